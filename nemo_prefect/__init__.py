@@ -1,0 +1,80 @@
+"""NeMo-Run's Experiment API as a workflow plugin on Prefect: ``import nemo_prefect as run``.
+
+Names are imported when they are first used: importing the package imports neither Prefect nor Fiddle.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nemo_prefect.api import dryrun_fn, run
+    from nemo_prefect.config import Config, Partial, autoconvert
+    from nemo_prefect.configurable import ConfigurableMixin
+    from nemo_prefect.executors.base import Executor
+    from nemo_prefect.executors.local import LocalExecutor
+    from nemo_prefect.experiment import Experiment
+    from nemo_prefect.home import get_nemorun_home, set_nemorun_home
+    from nemo_prefect.jobs import Job, JobGroup
+    from nemo_prefect.launchers import Launcher
+    from nemo_prefect.packaging import Packager
+    from nemo_prefect.plugin import ExperimentPlugin, Plugin
+    from nemo_prefect.script import Script
+
+__version__ = "0.1.0"
+__package_name__ = "nemo_prefect"
+
+_WHERE = {
+    "Config": "config",
+    "ConfigurableMixin": "configurable",
+    "Executor": "executors.base",
+    "Experiment": "experiment",
+    "ExperimentPlugin": "plugin",
+    "Job": "jobs",
+    "JobGroup": "jobs",
+    "Launcher": "launchers",
+    "LocalExecutor": "executors.local",
+    "Packager": "packaging",
+    "Partial": "config",
+    "Plugin": "plugin",
+    "Script": "script",
+    "autoconvert": "config",
+    "dryrun_fn": "api",
+    "get_nemorun_home": "home",
+    "run": "api",
+    "set_nemorun_home": "home",
+}
+
+__all__ = [
+    "Config",
+    "ConfigurableMixin",
+    "Executor",
+    "Experiment",
+    "ExperimentPlugin",
+    "Job",
+    "JobGroup",
+    "Launcher",
+    "LocalExecutor",
+    "Packager",
+    "Partial",
+    "Plugin",
+    "Script",
+    "autoconvert",
+    "dryrun_fn",
+    "get_nemorun_home",
+    "run",
+    "set_nemorun_home",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        value = getattr(import_module(f"nemo_prefect.{_WHERE[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'nemo_prefect' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,98 @@
+"""The one module that touches Prefect's half-private functions.
+
+Prefect creates an awaited task's run only when its upstreams have ended. To show the whole graph from the first second, the
+task runs are made here first, with their edges, and handed to the task engine later. Written against Prefect 3.8.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID, uuid5
+
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun, TaskRunResult
+from prefect.exceptions import Abort
+from prefect.task_engine import run_task_async
+from prefect.utilities.engine import emit_task_run_state_change_event
+
+__all__ = ["Abort", "announce", "execute", "make_task", "plan", "quiet_console", "task_run_id"]
+
+
+def task_run_id(flow_run_id: UUID, job_id: str) -> UUID:
+    """The id of a job's task run: the same for whoever drives the experiment, so that a second one goes on with it."""
+    return uuid5(flow_run_id, job_id)
+
+
+def make_task(job_id: str, body: Callable[[], Awaitable[State[Any]]], retries: int, tags: Sequence[str]) -> Task[[], Any]:
+    """A Prefect task for a job. Its body returns the state that it ends in."""
+
+    async def job() -> State[Any]:
+        return await body()
+
+    return Task(
+        job,
+        name=job_id,
+        task_run_name=job_id,
+        retries=retries,
+        retry_delay_seconds=0,
+        tags=list(tags),
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+
+
+async def plan(task: Task[[], Any], flow_run_id: UUID, job_id: str, upstreams: Sequence[UUID]) -> TaskRun:
+    """Make the job's task run, with its edges, and show it as Pending."""
+    run = await task.create_local_run(id=task_run_id(flow_run_id, job_id))
+    run.name = job_id
+    run.dynamic_key = job_id
+    run.task_inputs = {"wait_for": [TaskRunResult(id=u) for u in upstreams]}
+    emit_task_run_state_change_event(task_run=run, initial_state=None, validated_state=run.state)  # type: ignore[arg-type]
+    return run
+
+
+async def execute(task: Task[[], Any], run: TaskRun, upstreams: Sequence[State[Any]]) -> State[Any]:
+    """Run the task; without a success of all `upstreams` it ends as Pending "NotReady" and its body is never called."""
+    state = await run_task_async(task, task_run=run, wait_for=list(upstreams), return_type="state")
+    return state  # type: ignore[return-value]
+
+
+def announce(run: TaskRun, state: State[Any]) -> None:
+    """Put the task run into `state` from outside the task engine: while its body runs, or when it never will."""
+    before = run.state
+    if before is not None and (before.type, before.name, before.message) == (state.type, state.name, state.message):
+        return
+    state.state_details.task_run_id = run.id
+    state.state_details.flow_run_id = run.flow_run_id
+    run.state, run.state_id, run.state_type, run.state_name = state, state.id, state.type, state.name
+    if state.is_final():
+        run.end_time = state.timestamp  # type: ignore[assignment]
+    emit_task_run_state_change_event(task_run=run, initial_state=before, validated_state=state)
+
+
+@contextmanager
+def quiet_console() -> Iterator[None]:
+    """Keep Prefect's own lines about runs off the terminal (the server gets them all the same): ours say it better."""
+
+    names = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine", "prefect")
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not record.name.startswith(names[:3])
+
+    handlers = [
+        handler
+        for name in names
+        for handler in logging.getLogger(name).handlers
+        if type(handler).__name__ == "PrefectConsoleHandler"
+    ]
+    for handler in handlers:
+        handler.addFilter(wanted)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(wanted)

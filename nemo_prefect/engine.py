@@ -1,0 +1,480 @@
+"""Drives an experiment inside its Prefect flow run, all jobs from one event loop.
+
+Each job is an awaited Prefect task. Its body submits the job through the ledger (or finds what an earlier driver left
+behind), watches it until it ends, forwards its output, and returns the state that it ended in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import UUID
+
+from prefect import states as prefect_states
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, TaskRunFilter, TaskRunFilterState
+from prefect.client.schemas.filters import TaskRunFilterStateType as StateTypeFilter
+from prefect.client.schemas.objects import State, StateType, TaskRun
+from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_run_logger
+
+from nemo_prefect import _prefect
+from nemo_prefect.artifacts import publish_files, publish_summary
+from nemo_prefect.errors import NemoPrefectError, SubmissionError
+from nemo_prefect.executors.base import Executor
+from nemo_prefect.executors.registry import executor_from_spec
+from nemo_prefect.layout import Layout, member_id
+from nemo_prefect.ledger import Entry, Ledger
+from nemo_prefect.logs import LogLine
+from nemo_prefect.poller import Poller
+from nemo_prefect.refs import JobRef
+from nemo_prefect.spec import ExperimentSpec, JobSpec
+from nemo_prefect.states import Cause, JobState, JobStatus, overall, to_prefect
+
+if TYPE_CHECKING:
+    from nemo_prefect.executors.base import JobRequest
+
+logger = logging.getLogger("nemo_prefect")
+
+#: Lines a second of one job that go to the server; its log files have them all.
+LINES_PER_SECOND = 200
+#: How often a submission that failed for a passing reason is tried again.
+SUBMISSIONS = 3
+#: Seconds between two looks at the flow run's own state (was it cancelled?).
+WATCH_INTERVAL = 1.5
+
+
+@dataclass
+class JobRecord:
+    """What is known of a job while the experiment runs."""
+
+    job: JobSpec
+    state: JobState = JobState(JobStatus.UNSUBMITTED)
+    attempt: int = 0
+    started: float | None = None
+    ended: float | None = None
+    last_line: str = ""
+    refs: dict[str, JobRef] = field(default_factory=dict)
+    members: dict[str, JobState] = field(default_factory=dict)
+
+
+class Observer(Protocol):
+    """Who is told what happens, on the engine's thread: a terminal, a test."""
+
+    def on_start(self, records: dict[str, JobRecord]) -> None:
+        """The jobs, once."""
+
+    def on_change(self, record: JobRecord) -> None:
+        """A job's state changed."""
+
+    def on_line(self, record: JobRecord, unit: str, line: LogLine) -> None:
+        """A job wrote a line."""
+
+
+class Engine:
+    """One drive through an experiment.
+
+    Args:
+        spec: the experiment, written to its directory already.
+        observer: who is told what happens.
+        rerun_failed: begin a new attempt at jobs that had failed before this drive began.
+        keep_jobs: when this process is asked to end, leave jobs and flow run to a successor.
+    """
+
+    def __init__(
+        self,
+        spec: ExperimentSpec,
+        observer: Observer | None = None,
+        *,
+        rerun_failed: bool = False,
+        keep_jobs: bool = False,
+    ) -> None:
+        self.spec = spec
+        self.layout = Layout(spec.directory)
+        self.ledger = Ledger(spec.directory)
+        self.records = {job.id: JobRecord(job) for job in spec.jobs}
+        self.released = False
+        self.cancelled = False
+        self._observer = observer
+        self._rerun_failed = rerun_failed
+        self._keep_jobs = keep_jobs
+        self._before = self.ledger.latest()
+        self._executors = {job.id: tuple(executor_from_spec(e) for e in job.executors) for job in spec.jobs}
+        self._pollers: dict[tuple[str, str], Poller] = {}
+        self._task_runs: dict[str, TaskRun] = {}
+        self._driving: dict[str, asyncio.Task[State[Any] | None]] = {}
+        self._stop = {job.id: asyncio.Event() for job in spec.jobs}
+
+    # What others may ask of a running engine -------------------------------------------------------------------------
+
+    def release(self) -> None:
+        """Stop driving and leave everything as it is, for a successor: jobs go on, the flow run stays Running."""
+        self.released = True
+        for poller in self._pollers.values():
+            poller.abandon(_prefect.Abort("handed over"))
+        for task in self._driving.values():
+            task.cancel()
+
+    def cancel(self) -> None:
+        """End every job; the experiment then ends as cancelled."""
+        if not self.cancelled:
+            self.cancelled = True
+            for job_id in self.records:
+                self.cancel_job(job_id)
+
+    def cancel_job(self, job_id: str) -> None:
+        """End one job, or keep it from starting."""
+        self._stop[job_id].set()
+
+    # The flow's body -------------------------------------------------------------------------------------------------
+
+    async def drive(self) -> State[Any]:
+        """Run the experiment inside the current flow run; returns the flow run's final state."""
+        context = FlowRunContext.get()
+        flow_run_id = context.flow_run.id  # type: ignore[union-attr]
+        if self._observer:
+            self._observer.on_start(self.records)
+        tasks = await self._plan(flow_run_id)
+        helpers = [asyncio.create_task(self._watch_flow_run(flow_run_id)), asyncio.create_task(self._publish())]
+        try:
+            for job in _topological(self.spec.jobs):
+                self._driving[job.id] = asyncio.create_task(self._drive_job(job, tasks[job.id]), name=job.id)
+            results = await asyncio.gather(*self._driving.values(), return_exceptions=True)
+            if self.released:
+                raise _prefect.Abort("handed over")
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+        except asyncio.CancelledError:
+            # This process is asked to end: by a worker because the run was cancelled, or by someone's kill.
+            if await asyncio.shield(self._is_cancelled(flow_run_id)):
+                await asyncio.shield(self._end_jobs())
+            elif self._keep_jobs:
+                self.released = True
+                raise _prefect.Abort("handed over") from None
+            raise
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+        await self._publish_now()
+        return self._final_state()
+
+    def _final_state(self) -> State[Any]:
+        states = {job_id: record.state for job_id, record in self.records.items()}
+        failed = [f"{job_id}: {s.describe()}" for job_id, s in states.items() if s.status is JobStatus.FAILED]
+        outcome = overall(states.values())
+        if outcome is JobStatus.FAILED:
+            return prefect_states.Failed(message="; ".join(failed))
+        if outcome is JobStatus.SUCCEEDED and not self.cancelled:
+            return prefect_states.Completed(message=f"All {len(states)} jobs succeeded.")
+        return prefect_states.Cancelled(message="Cancelled.")
+
+    async def _plan(self, flow_run_id: UUID) -> dict[str, Any]:
+        """Show the whole graph from the first second. Jobs that succeeded before keep the task runs they have."""
+        tasks = {}
+        for job in self.spec.jobs:
+            executor = self._executors[job.id][0]
+            attempts = max((e.attempt for u in self._units(job) if (e := self._before.get(u))), default=1)
+            retries = executor.retries if self._rerun_failed else max(0, executor.retries - attempts + 1)
+            task = _prefect.make_task(job.id, _body(self, job), retries, [executor.executor_name])
+            upstreams = [_prefect.task_run_id(flow_run_id, d) for d in job.dependencies]
+            self._task_runs[job.id] = await _prefect.plan(task, flow_run_id, job.id, upstreams)
+            tasks[job.id] = task
+        return tasks
+
+    # One job ---------------------------------------------------------------------------------------------------------
+
+    async def _drive_job(self, job: JobSpec, task: Any) -> State[Any] | None:
+        run = self._task_runs[job.id]
+        upstreams = [self._driving[d] for d in job.dependencies]
+        stop = asyncio.create_task(self._stop[job.id].wait())
+        try:
+            if upstreams:
+                ready = asyncio.ensure_future(asyncio.gather(*upstreams))
+                await asyncio.wait({ready, stop}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+        if self._stop[job.id].is_set():
+            self._set(job.id, JobState(JobStatus.CANCELLED, Cause.CANCELLED, message="before it started"))
+            state = to_prefect(self.records[job.id].state)
+            _prefect.announce(run, state)
+            return state
+        waited = [s for u in upstreams if (s := u.result()) is not None]
+        state = await _prefect.execute(task, run, waited)
+        if state.name == "NotReady":
+            self._set(job.id, JobState(JobStatus.UNSUBMITTED, Cause.UPSTREAM_FAILED))
+        return state
+
+    async def body(self, job: JobSpec) -> State[Any]:
+        """One attempt at a job, inside its task run. Its outcome is the task run's."""
+        record = self.records[job.id]
+        units = self._units(job)
+        attempt, settled = self._attempt(job, units, first=record.attempt == 0)
+        record.attempt = attempt
+        if settled is not None:
+            self._set(job.id, settled)
+            return to_prefect(settled)
+        record.started, record.ended = time.time(), None
+        record.members.clear()
+        # A group starts and fails as one: the first member that fails takes the others along.
+        runs = [asyncio.create_task(self._run_unit(job, unit, attempt)) for unit in units]
+        try:
+            pending: set[asyncio.Task[JobState]] = set(runs)
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                failed = [t for t in done if t.exception() or t.result().status is not JobStatus.SUCCEEDED]
+                if failed and pending and not self._stop[job.id].is_set():
+                    await self._cancel_units(job)
+            state = _combine([t.result() for t in runs])
+        except asyncio.CancelledError:
+            for unit_run in runs:
+                unit_run.cancel()
+            raise
+        record.ended = time.time()
+        self._set(job.id, state)
+        if state.status is JobStatus.SUCCEEDED:
+            for unit in units:
+                await publish_files(self.layout.attempt_dir(unit, attempt) / "artifacts", unit)
+        return to_prefect(state)
+
+    def _units(self, job: JobSpec) -> list[str]:
+        """What is submitted for a job: the job itself, or each member of a group that its executor takes one by one."""
+        if not job.group or self._executors[job.id][0].supports_groups:
+            return [job.id]
+        return [member_id(job, i) for i in range(len(job.tasks))]
+
+    def _attempt(self, job: JobSpec, units: Sequence[str], *, first: bool) -> tuple[int, JobState | None]:
+        """Which attempt comes now, and the job's final state where there is nothing left to do."""
+        entries = [e for u in units if (e := (self._before if first else self.ledger.latest()).get(u))]
+        if not entries:
+            return 1, None
+        attempt = max(e.attempt for e in entries)
+        current = [e for e in entries if e.attempt == attempt]
+        ended = [e.state for e in current if e.event == "ENDED" and e.state]
+        if len(ended) < len(units):
+            if any(s.status is not JobStatus.SUCCEEDED for s in ended) and len(ended) == len(current):
+                return attempt + 1, None  # a group of which a member failed before the others were submitted
+            return attempt, None
+        state = _combine(ended)
+        if state.status is JobStatus.SUCCEEDED:
+            return attempt, state
+        retries = self._executors[job.id][0].retries
+        if first and not self._rerun_failed and (attempt > retries or state.status is JobStatus.CANCELLED):
+            return attempt, state
+        return attempt + 1, None
+
+    async def _run_unit(self, job: JobSpec, unit: str, attempt: int) -> JobState:
+        record = self.records[job.id]
+        index = int(unit.rpartition("/")[2]) if unit != job.id else 0
+        members = range(len(job.tasks)) if unit == job.id else range(index, index + 1)
+        executors = self._executors[job.id]
+        executor = executors[index if len(executors) > 1 else 0]
+        request = self.layout.request(self.spec, job, unit, members, attempt)
+        run_logger = get_run_logger()
+        try:
+            ref = await self._submit(job.id, executor, request)
+        except NemoPrefectError as error:
+            state = JobState(JobStatus.FAILED, Cause.LAUNCH_FAILED, message=str(error))
+            run_logger.error("%s", error)
+            self.ledger.write(unit, attempt, request.key, "ENDED", state)
+            return state
+        if ref is None:
+            return JobState(JobStatus.CANCELLED, Cause.CANCELLED, message="before it started")
+        record.refs[unit] = ref
+        self._see(job.id, unit, JobState(JobStatus.SUBMITTED))
+        forwarding = asyncio.create_task(self._forward(executor, ref, job, unit, run_logger))
+        poller = self._pollers.setdefault((executor.executor_name, ref.cluster), Poller())
+        stopping = asyncio.create_task(self._stop_when_asked(job.id, executor, ref, poller))
+        try:
+            state = await poller.watch(executor, ref, lambda s: self._see(job.id, unit, s))
+        except BaseException:
+            forwarding.cancel()
+            raise
+        finally:
+            stopping.cancel()
+        self.ledger.write(unit, attempt, request.key, "ENDED", state)
+        done, _ = await asyncio.wait({forwarding}, timeout=10.0)
+        if not done:
+            forwarding.cancel()
+        self._see(job.id, unit, state)
+        return state
+
+    async def _submit(self, job_id: str, executor: Executor, request: JobRequest) -> JobRef | None:
+        """The running job for this request, exactly one; None where it was cancelled before."""
+        before = self.ledger.latest().get(request.job_id)
+        known = before if before is not None and before.key == request.key else None
+        if known is not None:
+            if found := known.ref or await self._find_twice(executor, request):
+                if known.ref is None:
+                    self.ledger.write(request.job_id, request.attempt, request.key, "SUBMITTED", found)
+                return found
+        for attempt in range(1, SUBMISSIONS + 1):
+            if self._stop[job_id].is_set():
+                return None
+            (request.directory / "artifacts").mkdir(parents=True, exist_ok=True)
+            self.ledger.write(request.job_id, request.attempt, request.key, "SUBMITTING")
+            try:
+                ref = await executor.launch(request)
+                break
+            except SubmissionError as error:
+                if not error.transient:
+                    raise
+                found = await self._find_twice(executor, request)  # an answer that got lost may have started it
+                if found:
+                    ref = found
+                    break
+                if attempt == SUBMISSIONS:
+                    raise
+        self.ledger.write(request.job_id, request.attempt, request.key, "SUBMITTED", ref)
+        return ref
+
+    async def _find_twice(self, executor: Executor, request: JobRequest) -> JobRef | None:
+        if found := await executor.find(request):
+            return found
+        await asyncio.sleep(min(executor.lost_after, 10.0))
+        return await executor.find(request)
+
+    async def _stop_when_asked(self, job_id: str, executor: Executor, ref: JobRef, poller: Poller) -> None:
+        await self._stop[job_id].wait()
+        await executor.cancel([ref])
+        poller.look_now()
+
+    async def _cancel_units(self, job: JobSpec) -> None:
+        record = self.records[job.id]
+        executor = self._executors[job.id][0]
+        running = [ref for unit, ref in record.refs.items() if not record.members[unit].status.is_terminal]
+        if running:
+            await executor.cancel(running)
+
+    async def _forward(self, executor: Executor, ref: JobRef, job: JobSpec, unit: str, run_logger: Any) -> None:
+        """Send a job's output to its task run's log, from where an earlier driver left off, and not too fast."""
+        record, prefix = self.records[job.id], f"[{unit.rpartition('/')[2]}] " if unit != job.id else ""
+        mark = Path(ref.directory) / "forwarded.json"
+        offsets: dict[str, int] = json.loads(mark.read_text()) if mark.exists() else {}
+        window, sent, dropped = time.monotonic(), 0, 0
+        try:
+            async for line in executor.logs(ref, follow=True, offsets=offsets):
+                offsets[line.stream] = line.offset
+                record.last_line = line.text or record.last_line
+                if self._observer:
+                    self._observer.on_line(record, unit, line)
+                now = time.monotonic()
+                if now - window >= 1.0:
+                    if dropped:
+                        run_logger.warning("%d lines are not shown here; all are in %s", dropped, ref.directory)
+                    window, sent, dropped = now, 0, 0
+                    mark.write_text(json.dumps(offsets))
+                if sent < LINES_PER_SECOND:
+                    sent += 1
+                    run_logger.info("%s%s", prefix, line.text)
+                else:
+                    dropped += 1
+            if dropped:
+                run_logger.warning("%d lines are not shown here; all are in %s", dropped, ref.directory)
+        finally:
+            mark.write_text(json.dumps(offsets))
+
+    # States ----------------------------------------------------------------------------------------------------------
+
+    def _see(self, job_id: str, unit: str, state: JobState) -> None:
+        """A unit's state, as its executor tells it, on its way up to the job's."""
+        record = self.records[job_id]
+        record.members[unit] = state
+        if unit != job_id and state.status.is_terminal:
+            if self._observer:
+                self._observer.on_change(record)
+            return
+        if not state.status.is_terminal and state != record.state:
+            self._set(job_id, state)
+            _prefect.announce(self._task_runs[job_id], to_prefect(state))
+
+    def _set(self, job_id: str, state: JobState) -> None:
+        record = self.records[job_id]
+        if state != record.state:
+            record.state = state
+            if self._observer:
+                self._observer.on_change(record)
+
+    # Beside the jobs -------------------------------------------------------------------------------------------------
+
+    async def _watch_flow_run(self, flow_run_id: UUID) -> None:
+        """Carry out what the UI, the CLI or another process asks of this run by setting states on the server."""
+        cancelling = TaskRunFilter(state=TaskRunFilterState(type=StateTypeFilter(any_=[StateType.CANCELLING])))
+        mine = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+        async with get_client() as client:
+            while not self.cancelled:
+                await asyncio.sleep(WATCH_INTERVAL)
+                try:
+                    if (await client.read_flow_run(flow_run_id)).state_type in (
+                        StateType.CANCELLING,
+                        StateType.CANCELLED,
+                    ):
+                        self.cancel()
+                    for run in await client.read_task_runs(flow_run_filter=mine, task_run_filter=cancelling):
+                        self.cancel_job(run.name)
+                except ObjectNotFound:
+                    logger.warning("The flow run of %s was deleted from the server. Its jobs go on.", self.spec.id)
+                    return
+                except Exception as error:  # noqa: BLE001 - whatever the server answers, the jobs go on
+                    logger.warning("Could not ask the server about %s (%s). Asking again.", self.spec.id, error)
+
+    async def _is_cancelled(self, flow_run_id: UUID) -> bool:
+        async with get_client() as client:
+            run = await client.read_flow_run(flow_run_id)
+        return run.state_type in (StateType.CANCELLING, StateType.CANCELLED)
+
+    async def _end_jobs(self) -> None:
+        for job in self.spec.jobs:
+            if self.records[job.id].refs:
+                await self._cancel_units(job)
+
+    async def _publish(self) -> None:
+        """Show the table of jobs on the server while an experiment runs that takes more than a few seconds."""
+        pause = 3.0
+        while True:
+            await asyncio.sleep(pause)
+            pause = 30.0
+            await self._publish_now()
+
+    async def _publish_now(self) -> None:
+        await publish_summary(self.spec.id, list(self.records.values()))
+
+
+def _body(engine: Engine, job: JobSpec) -> Any:
+    def body() -> Coroutine[Any, Any, State[Any]]:
+        return engine.body(job)
+
+    return body
+
+
+def _combine(states: Sequence[JobState]) -> JobState:
+    """A group's state from its members': the first real failure, else what is not a success, else success."""
+    for status in (JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.UNKNOWN):
+        if found := next((s for s in states if s.status is status), None):
+            return found
+    return states[0]
+
+
+def _topological(jobs: Sequence[JobSpec]) -> list[JobSpec]:
+    """The jobs with every one after its dependencies."""
+    left, done, ordered = list(jobs), set[str](), list[JobSpec]()
+    while left:
+        ready = [job for job in left if done.issuperset(job.dependencies)]
+        ordered += ready
+        done |= {job.id for job in ready}
+        left = [job for job in left if job.id not in done]
+    return ordered
+
+
+def entry_of(entries: dict[str, Entry], job: JobSpec) -> Entry | None:
+    """The ledger's last word on a job, or on the last of a group's members."""
+    found = [e for i in range(len(job.tasks)) if (e := entries.get(job.id) or entries.get(member_id(job, i)))]
+    return max(found, key=lambda e: e.time, default=None)

@@ -1,0 +1,19 @@
+"""The executors: Prefect blocks that know how to run a job somewhere.
+
+Importing this module registers the blocks (it is the package's ``prefect.collections`` entry point).
+"""
+
+from nemo_prefect.executors.base import Executor, JobRequest, RenderedJob
+from nemo_prefect.executors.local import LocalExecutor
+from nemo_prefect.executors.registry import executor_class, executor_from_spec, executor_to_spec, load_executor
+
+__all__ = [
+    "Executor",
+    "JobRequest",
+    "LocalExecutor",
+    "RenderedJob",
+    "executor_class",
+    "executor_from_spec",
+    "executor_to_spec",
+    "load_executor",
+]

@@ -1,0 +1,229 @@
+"""The contract that every executor keeps, and what a job asks of it."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from prefect.blocks.core import Block
+from pydantic import ConfigDict, Field, SerializeAsAny, field_validator
+
+from nemo_prefect.errors import ConfigError
+from nemo_prefect.launchers import Launcher, launcher_by_name
+from nemo_prefect.logs import LogLine
+from nemo_prefect.packaging import Packager
+from nemo_prefect.refs import JobRef
+from nemo_prefect.shell import check_env, exports, join
+from nemo_prefect.spec import TaskSpec
+from nemo_prefect.states import JobState
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: Where the worker's files lie inside an experiment's directory.
+WORKER_DIR = "worker"
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """One attempt at a job (or at one member of a group), as an executor is asked for it.
+
+    Attributes:
+        key: names this attempt; the same at every try, so that a second one finds the first.
+        experiment_id: the experiment's id.
+        job_id: the job's id; ``group/0`` for a member of a group that the executor runs one by one.
+        attempt: 1 for the first.
+        tasks: the commands; more than one only where the executor says `supports_groups`.
+        experiment_dir: the experiment's directory.
+        directory: this attempt's own directory: logs, exit record.
+        cwd: the directory in which the experiment was launched.
+        scripts: the files of inline scripts, one a task, or "" for tasks that have none.
+        payloads: the task files of Python calls, one a task, or "".
+    """
+
+    key: str
+    experiment_id: str
+    job_id: str
+    attempt: int
+    tasks: tuple[TaskSpec, ...]
+    experiment_dir: Path
+    directory: Path
+    cwd: str = ""
+    scripts: tuple[str, ...] = ()
+    payloads: tuple[str, ...] = ()
+
+    def command(self, index: int, python: str) -> list[str]:
+        """The argument vector of one of the tasks, before any launcher.
+
+        Args:
+            index: which of `tasks`.
+            python: the interpreter that runs a Python call.
+        """
+        from nemo_prefect.script import Script
+
+        task = self.tasks[index]
+        if task.kind == "script":
+            return Script(**task.script).command(self.scripts[index])
+        return [python, str(self.experiment_dir / WORKER_DIR / "run.py"), self.payloads[index]]
+
+    def environment(self) -> dict[str, str]:
+        """What every job finds in its environment about itself."""
+        return {
+            "NEMO_PREFECT_EXPERIMENT_ID": self.experiment_id,
+            "NEMO_PREFECT_JOB_ID": self.job_id,
+            "NEMO_PREFECT_JOB_DIR": str(self.directory.parent),
+            "NEMO_PREFECT_ARTIFACTS": str(self.directory / "artifacts"),
+            "NEMO_PREFECT_ATTEMPT": str(self.attempt),
+            "NEMO_PREFECT_KEY": self.key,
+        }
+
+
+@dataclass(frozen=True)
+class RenderedJob:
+    """Exactly what will run: argument vector, environment (only what is set for the job), working directory."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"cd {join([self.cwd])}\n"] if self.cwd else []
+        return "".join([*lines, exports(self.env), join(self.argv), "\n"])
+
+
+class Executor(Block, ABC):
+    """Where and how a job runs. One class is the Python object, the Prefect block and the form in the UI.
+
+    The methods below `clone` are the contract with the engine. All are idempotent by `JobRequest.key`.
+    """
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+    #: The name under which the executor is registered, and the scheme of its handles.
+    executor_name: ClassVar[str] = ""
+    #: Whether one submission can hold several tasks; else the engine submits a group's members one by one.
+    supports_groups: ClassVar[bool] = False
+    #: Whether the scheduler itself can hold the edge between two of its jobs.
+    supports_native_dependencies: ClassVar[bool] = False
+    #: Seconds between two polls: at first, and at most.
+    poll_interval: ClassVar[tuple[float, float]] = (1.0, 30.0)
+    #: Seconds that a job may be missing from every answer before it is lost.
+    lost_after: ClassVar[float] = 60.0
+
+    packager: SerializeAsAny[Packager] = Field(default_factory=Packager, description="How the code travels to the job.")
+    launcher: SerializeAsAny[Launcher] | str | None = Field(
+        default=None, description="What starts the task's processes: a Launcher, or its name, such as torchrun."
+    )
+    env_vars: dict[str, str] = Field(default_factory=dict, description="Environment variables of the job.")
+    retries: int = Field(default=0, ge=0, description="How often a failed job is tried again.")
+    experiment_id: str | None = Field(default=None, description="Set when the executor is assigned to an experiment.")
+    job_dir: str = Field(default="", description="Set when the executor is assigned to an experiment.")
+
+    @field_validator("env_vars")
+    @classmethod
+    def _check_env(cls, value: dict[str, str]) -> dict[str, str]:
+        check_env(value)
+        return value
+
+    @field_validator("launcher", mode="before")
+    @classmethod
+    def _check_launcher(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            launcher_by_name(value)
+        return value
+
+    def clone(self) -> Self:
+        """A deep copy."""
+        return self.model_copy(deep=True)
+
+    def assign(self, exp_id: str, exp_dir: str, task_id: str, task_dir: str) -> None:
+        """Make this executor that of one job, as NeMo-Run's executors are: called on a copy, before plugins run."""
+        self.experiment_id = exp_id
+        self.job_dir = os.path.join(exp_dir, task_dir)
+
+    def get_launcher(self) -> Launcher:
+        """The launcher as an object; one given by name is made and kept, so that it can be changed."""
+        if self.launcher is None or isinstance(self.launcher, str):
+            self.launcher = launcher_by_name(self.launcher) if self.launcher else Launcher()
+        return self.launcher
+
+    def nnodes(self) -> int:
+        """How many nodes the job spans."""
+        return 1
+
+    def nproc_per_node(self) -> int:
+        """How many processes a launcher starts on each node."""
+        return 1
+
+    def info(self) -> str:
+        """One line for the status table."""
+        return f"{type(self).__name__}"
+
+    def check_task(self, task: TaskSpec) -> None:
+        """Refuse, when it is added, a task that this executor could never run.
+
+        Raises:
+            ConfigError: say what to do.
+        """
+
+    @property
+    @abstractmethod
+    def cluster(self) -> str:
+        """Which of its kind this is: jobs of one cluster are polled with one query."""
+
+    @abstractmethod
+    def render(self, request: JobRequest) -> RenderedJob:
+        """Exactly what `launch` would run. Touches nothing."""
+
+    @abstractmethod
+    async def launch(self, request: JobRequest) -> JobRef:
+        """Start the job, once: a second call for the same key may start a duplicate, but never a second run of the
+        task, since the job takes a lock named by the key first.
+
+        Raises:
+            SubmissionError: the job does not run. `transient` says whether it may next time.
+        """
+
+    @abstractmethod
+    async def find(self, request: JobRequest) -> JobRef | None:
+        """The job that an earlier `launch` of this key left behind, running or ended, or None."""
+
+    @abstractmethod
+    async def poll(self, refs: Sequence[JobRef]) -> dict[JobRef, JobState]:
+        """The state of each job, with one query for all. A job that no answer shows is ``UNKNOWN`` with the cause LOST;
+        a query that fails raises, and says nothing of any job.
+
+        Raises:
+            ExecutorError: the query failed.
+        """
+
+    @abstractmethod
+    async def cancel(self, refs: Sequence[JobRef]) -> None:
+        """End these jobs, whatever they started included, and return once they ended. Ended ones are left alone."""
+
+    @abstractmethod
+    def logs(self, ref: JobRef, *, follow: bool = False, offsets: Mapping[str, int] | None = None) -> AsyncIterator[LogLine]:
+        """The job's output, line by line.
+
+        Args:
+            ref: the job.
+            follow: go on until the job has ended and all it wrote was given.
+            offsets: where to begin in each stream, in bytes; a `LogLine` says where its stream stands after it.
+        """
+
+
+def require(executor: object) -> Executor:
+    """`executor`, if it is one.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if isinstance(executor, Executor):
+        return executor
+    raise ConfigError(
+        f"{executor!r} is no executor.", hint="Pass run.LocalExecutor() or another executor, or a block's slug."
+    )

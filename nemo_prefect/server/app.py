@@ -1,0 +1,41 @@
+"""The embedded server's process: ``python -m nemo_prefect.server.app FD``, FD being its listening socket.
+
+It is Prefect's own server with one page more, which signs the browser in.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import sys
+
+import uvicorn
+from prefect.server.api.server import create_app
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from nemo_prefect.server.sign_in import PAGE, PATH, check_key
+
+
+async def sign_in(request: Request) -> Response:
+    """GET gives the page; POST takes its key and gives what Prefect's UI keeps as the password."""
+    if request.method == "GET":
+        return HTMLResponse(PAGE, headers={"Cache-Control": "no-store"})
+    auth = os.environ["PREFECT_SERVER_API_AUTH_STRING"]
+    if not check_key(auth, (await request.body()).decode(errors="replace")):
+        return PlainTextResponse("expired", status_code=403)
+    return PlainTextResponse(base64.b64encode(auth.encode()).decode(), headers={"Cache-Control": "no-store"})
+
+
+def main() -> None:
+    """Serve until TERM."""
+    app = create_app()
+    app.router.routes.insert(0, Route(PATH, sign_in, methods=["GET", "POST"]))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_keep_alive=5, timeout_graceful_shutdown=3))
+    server.run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Builds a task from its JSON and calls it, inside the job.
+
+Standard library only, Python 3.8 and later: the job's image needs neither this package nor Fiddle nor Prefect. Started as
+``python run.py TASK_FILE``. `nemo_prefect.payload` writes the file and says what it looks like.
+"""
+
+import base64
+import functools
+import importlib
+import importlib.util
+import json
+import os
+import sys
+
+MAIN = "__external_main__"  # the launching script, imported under this name so that its main guard stays shut
+
+
+def load_main(path):
+    """Import the launching script's copy, once."""
+    if MAIN in sys.modules:
+        return sys.modules[MAIN]
+    spec = importlib.util.spec_from_file_location(MAIN, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[MAIN] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class Builder:
+    """Turns the file's nodes into objects; a node that is referred to twice is built once."""
+
+    def __init__(self, nodes, main):
+        self.nodes = nodes
+        self.main = main
+        self.built = {}
+
+    def symbol(self, name):
+        module, _, qualname = name.partition(":")
+        target = load_main(self.main) if module in ("__main__", MAIN) else importlib.import_module(module)
+        for part in qualname.split("."):
+            target = getattr(target, part)
+        return target
+
+    def value(self, data):
+        if not isinstance(data, dict):
+            return data
+        ((kind, content),) = data.items()
+        if kind == "node":
+            if content not in self.built:
+                self.built[content] = self.node(self.nodes[content])
+            return self.built[content]
+        if kind == "symbol":
+            return self.symbol(content)
+        if kind == "list":
+            return [self.value(v) for v in content]
+        if kind == "tuple":
+            return tuple(self.value(v) for v in content)
+        if kind == "set":
+            return {self.value(v) for v in content}
+        if kind == "frozenset":
+            return frozenset(self.value(v) for v in content)
+        if kind == "dict":
+            return {self.value(k): self.value(v) for k, v in content}
+        if kind == "float":
+            return float(content)
+        if kind == "complex":
+            return complex(content)
+        if kind == "bytes":
+            return base64.b64decode(content)
+        raise ValueError("The task file has a value of unknown kind %r; was it written by a newer version?" % kind)
+
+    def node(self, data):
+        if data["kind"] in ("list", "dict", "set"):  # shared containers
+            return self.value({data["kind"]: data["value"]})
+        target = self.symbol(data["symbol"])
+        args = [self.value(v) for v in data["args"]]
+        kwargs = {name: self.value(v) for name, v in data["kwargs"].items()}
+        if data["kind"] == "config":
+            return target(*args, **kwargs)
+        if data["kind"] == "partial":
+            factories = data.get("factories", [])
+            return (
+                call_factories(target, factories, args, kwargs) if factories else functools.partial(target, *args, **kwargs)
+            )
+        raise ValueError("The task file has a node of unknown kind %r; was it written by a newer version?" % data["kind"])
+
+
+def call_factories(target, factories, args, kwargs):
+    """A partial whose arguments named in `factories` are made anew at each call (Fiddle's ArgFactory)."""
+
+    def call(*more, **overrides):
+        made = {k: (v() if k in factories and k not in overrides else v) for k, v in kwargs.items()}
+        made.update(overrides)
+        return target(*args, *more, **made)
+
+    return call
+
+
+def main(task_file):
+    with open(task_file, encoding="utf-8") as f:
+        task = json.load(f)
+    for entry in task.get("sys_path", []):
+        if entry not in sys.path and os.path.isdir(entry):
+            sys.path.append(entry)
+    main_file = os.path.join(os.path.dirname(os.path.abspath(task_file)), task["main"]) if task.get("main") else None
+    builder = Builder(task["nodes"], main_file)
+    builder.value(task["root"])()
+
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # this file's directory holds nothing that the task should import
+    main(sys.argv[1])
