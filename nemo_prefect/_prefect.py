@@ -78,7 +78,7 @@ def announce(run: TaskRun, state: State[Any]) -> None:
 def quiet_console() -> Iterator[None]:
     """Keep Prefect's own lines about runs off the terminal (the server gets them all the same): ours say it better."""
 
-    names = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine", "prefect")
+    names = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine", "prefect", "")
 
     def wanted(record: logging.LogRecord) -> bool:
         return not record.name.startswith(names[:3])

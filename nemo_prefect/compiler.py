@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import Flow
@@ -27,7 +28,7 @@ def compile_flow(spec: ExperimentSpec, engine: Engine | None = None) -> Flow[[di
 
         return await (engine.drive() if engine is not None else drive_inside(spec))
 
-    return Flow(
+    flow = Flow(
         experiment,
         name=spec.title,
         description=f"The experiment {spec.title}.",
@@ -35,6 +36,10 @@ def compile_flow(spec: ExperimentSpec, engine: Engine | None = None) -> Flow[[di
         persist_result=False,
         log_prints=False,
     )
+    # No results are kept. Named here, since Prefect would ask the server for its default at every run, on a connection that
+    # it leaves open.
+    flow.result_storage = Path(spec.directory)
+    return flow
 
 
 #: Prefect takes 524,288 bytes of parameters; a summary is kept well below.

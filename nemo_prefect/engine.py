@@ -21,6 +21,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, TaskRunFilter, TaskRunFilterState
 from prefect.client.schemas.filters import TaskRunFilterStateType as StateTypeFilter
 from prefect.client.schemas.objects import State, StateType, TaskRun
+from prefect.client.schemas.sorting import TaskRunSort
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
@@ -203,8 +204,11 @@ class Engine:
         finally:
             stop.cancel()
         if self._stop[job.id].is_set():
-            self._set(job.id, JobState(JobStatus.CANCELLED, Cause.CANCELLED, message="before it started"))
-            state = to_prefect(self.records[job.id].state)
+            cancelled = JobState(JobStatus.CANCELLED, Cause.CANCELLED, message="before it started")
+            for unit in self._units(job):
+                self.ledger.write(unit, 0, "", "ENDED", cancelled)
+            self._set(job.id, cancelled)
+            state = to_prefect(cancelled)
             _prefect.announce(run, state)
             return state
         waited = [s for u in upstreams if (s := u.result()) is not None]
@@ -418,7 +422,9 @@ class Engine:
                         StateType.CANCELLED,
                     ):
                         self.cancel()
-                    for run in await client.read_task_runs(flow_run_filter=mine, task_run_filter=cancelling):
+                    for run in await client.read_task_runs(
+                        flow_run_filter=mine, task_run_filter=cancelling, sort=TaskRunSort.ID_DESC, limit=200
+                    ):
                         self.cancel_job(run.name)
                 except ObjectNotFound:
                     logger.warning("The flow run of %s was deleted from the server. Its jobs go on.", self.spec.id)

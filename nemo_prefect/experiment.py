@@ -534,7 +534,7 @@ nemo-prefect experiment cancel {exp_id} {first}
     def _show_status(self) -> None:
         from nemo_prefect.terminal import status_table
 
-        self.console.print(status_table(self._id, self._views()))
+        self.console.print(status_table(self._id, self._views()), crop=False)
 
     def logs(self, job_id: str, regex: str | None = None) -> None:
         """Write a job's output to stderr, and go on while it runs.
@@ -639,7 +639,7 @@ nemo-prefect experiment cancel {exp_id} {first}
         for text, language in ((self.GOODBYE_MESSAGE_PYTHON, "python"), (self.GOODBYE_MESSAGE_BASH, "bash")):
             message = text.format(tasks=shown, exp_id=self._id, first=ids[0])
             theme = os.environ.get("NEMO_RUN_CODE_THEME", "monokai")
-            self.console.print(Syntax(message, language, theme=theme, background_color="default"))
+            self.console.print(Syntax(message, language, theme=theme, background_color="default", word_wrap=True))
 
     def __repr__(self) -> str:
         return f"Experiment({self._title!r}, id={self._id!r}, jobs={[job.id for job in self._jobs]})"

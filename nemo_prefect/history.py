@@ -6,6 +6,7 @@ its executor; elsewhere the Prefect server tells what the driver last told it.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from nemo_prefect.executors.base import Executor
 
+#: Seconds after which the server has recorded a task run that was made.
+RECORDED_WITHIN = 15.0
 #: Seconds that a cancelled job may take to end.
 CANCEL_TIMEOUT = 30.0
 
@@ -160,9 +163,12 @@ def _glob(text: str) -> str:
 async def _flow_run_named(exp_id: str) -> FlowRun | None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+    from prefect.client.schemas.sorting import FlowRunSort
 
     async with get_client() as client:
-        runs = await client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[exp_id])), limit=1)
+        runs = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[exp_id])), sort=FlowRunSort.START_TIME_DESC, limit=1
+        )
     return runs[0] if runs else None
 
 
@@ -317,7 +323,7 @@ class LocalHistory:
 
         async def tell() -> None:
             from prefect.client.orchestration import get_client
-            from prefect.exceptions import ObjectNotFound
+            from prefect.exceptions import PrefectHTTPStatusError
             from prefect.states import Cancelled
 
             from nemo_prefect._prefect import task_run_id
@@ -327,8 +333,8 @@ class LocalHistory:
                 for job_id in {unit.split("/")[0] for unit in ended}:
                     try:
                         await client.set_task_run_state(task_run_id(flow_run_id, job_id), Cancelled(), force=True)
-                    except ObjectNotFound:
-                        continue
+                    except PrefectHTTPStatusError:
+                        continue  # its driver ended before the server heard of it
                 left = [v for v in self.views() if not v.state.status.is_terminal and v.ref]
                 if ended and not left:
                     await client.set_flow_run_state(flow_run_id, Cancelled(), force=True)
@@ -379,12 +385,16 @@ class ServerHistory:
     async def _task_runs(self) -> list[TaskRun]:
         from prefect.client.orchestration import get_client
         from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+        from prefect.client.schemas.sorting import TaskRunSort
 
         found: list[TaskRun] = []
         async with get_client() as client:
             while True:
                 page = await client.read_task_runs(
-                    flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[self._id])), limit=200, offset=len(found)
+                    flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[self._id])),
+                    sort=TaskRunSort.NAME_ASC,
+                    limit=200,
+                    offset=len(found),
                 )
                 found += page
                 if len(page) < 200:
@@ -469,10 +479,26 @@ async def _ask_driver(flow_run_id: UUID, job_id: str | None) -> None:
             if not (run := await client.read_flow_run(flow_run_id)).state or not run.state.is_final():
                 await client.set_flow_run_state(flow_run_id, Cancelling(), force=True)
             return
-        task_run = await client.read_task_run(task_run_id(flow_run_id, job_id))
+        task_run = await _recorded(client, task_run_id(flow_run_id, job_id))
         if task_run.state is None or not task_run.state.is_final():
             state: State[Any] = State(type=StateType.CANCELLING, name="Cancelling")
             await client.set_task_run_state(task_run.id, state, force=True)
+
+
+async def _recorded(client: PrefectClient, run_id: UUID) -> TaskRun:
+    """A task run. The server records one a second or two after it was made: an early question is asked again."""
+    from prefect.exceptions import ObjectNotFound
+
+    deadline = time.monotonic() + RECORDED_WITHIN
+    while True:
+        try:
+            return await client.read_task_run(run_id)
+        except ObjectNotFound as error:
+            if time.monotonic() > deadline:
+                raise ExecutorError(
+                    "The server does not know this job yet.", hint="Try again in a few seconds.", transient=True
+                ) from error
+            await asyncio.sleep(0.3)
 
 
 def _settled(state: JobState) -> JobState:

@@ -16,7 +16,9 @@ from nemo_prefect.session import run_attached
 
 def main(arguments: list[str]) -> int:
     """Drive the experiment; 0 whatever its outcome, which is the flow run's to tell."""
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger("nemo_prefect").addHandler(handler)
     spec = Layout(arguments[0]).read()
 
     def ready() -> None:

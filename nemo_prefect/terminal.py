@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -134,10 +135,10 @@ def elapsed(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}"
 
 
-def status_table(experiment_id: str, views: Sequence[JobView]) -> Table:
+def status_table(experiment_id: str, views: Sequence[JobView]) -> Group:
     """The jobs of an experiment with their states, executors, ids and directories."""
     table = Table(title=f"Experiment {experiment_id}", title_justify="left", title_style="bold")
-    for column in ("Task", "Status", "Executor", "Job id", "Local directory"):
+    for column in ("Task", "Status", "Executor", "Job id"):
         table.add_column(column, overflow="fold")
     for view in views:
         table.add_row(
@@ -145,19 +146,12 @@ def status_table(experiment_id: str, views: Sequence[JobView]) -> Table:
             state_text(view.state),
             view.executor,
             view.ref.native_id if view.ref else "",
-            Text(view.local_dir, "dim"),
         )
-    return table
+    local = os.path.commonpath([v.local_dir for v in views]) if views and all(v.local_dir for v in views) else ""
+    # The path is given whole, whatever the terminal's width, so that it can be copied.
+    return Group(table, Text(f"Directory: {local}", "dim", no_wrap=True, overflow="ignore")) if local else Group(table)
 
 
 def state_text(state: JobState) -> Text:
     """A state in its colour."""
     return Text(state.describe(), STYLES[state.status])
-
-
-def outcome_table(records: Sequence[tuple[str, JobState, float | None]]) -> Table:
-    """How an experiment ended: job, state, run time."""
-    table = Table(box=None, padding=(0, 2), show_header=False)
-    for job_id, state, seconds in records:
-        table.add_row(Text(job_id, "bold"), state_text(state), Text(elapsed(seconds), "dim"))
-    return table

@@ -106,7 +106,8 @@ class LocalExecutor(Executor):
             "key": request.key,
             "attempt": request.attempt,
             "argv": rendered.argv,
-            "env": {**inherited, "PYTHONUNBUFFERED": "1", **rendered.env},
+            # `python` means the interpreter that launched the experiment, in an environment that is not activated too.
+            "env": {**inherited, "PATH": _path(), "PYTHONUNBUFFERED": "1", **rendered.env},
             "cwd": rendered.cwd,
             "directory": str(request.directory),
             "grace": GRACE,
@@ -189,6 +190,10 @@ class LocalExecutor(Executor):
 
 #: Supervisors that this process started, kept to collect them when they end.
 _children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def _path() -> str:
+    return os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
 
 
 def _umask() -> int:

@@ -45,6 +45,11 @@ def executor_class(name: str) -> type[Executor]:
     return cls  # type: ignore[no-any-return]
 
 
+def executor_names() -> list[str]:
+    """The names of all installed executors."""
+    return sorted({"local", *_entry_points()})
+
+
 def _check_contract(name: str, cls: object) -> None:
     if not (isinstance(cls, type) and issubclass(cls, Executor)):
         raise ConfigError(f"The executor {name!r} is {cls!r}, no Executor class.", hint="Fix its entry point.")
