@@ -98,7 +98,7 @@ def dryrun_fn(configured_fn: Any, executor: Executor | None = None, build: bool 
     console.print(f"[bold cyan]Dry run for task {target.__module__}:{target.__name__}[/bold cyan]")
     tables = [("Resolved Arguments", dict(configured_fn.__arguments__))]
     if executor is not None:
-        tables.append(("Executor", executor.model_dump(exclude_defaults=True)))
+        tables.append(("Executor", executor.model_dump(exclude_defaults=True, exclude={"block_type_slug"})))
     for heading, values in tables:
         table = Table("Name", "Value", title=heading, title_justify="left")
         for key, value in values.items():

@@ -160,8 +160,18 @@ def _bound(fn_or_cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any], bind_a
 
 def _nested(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return fdl.cast(Config, fdl_dataclasses.convert_dataclasses_to_configs(value, allow_post_init=True))
+        return _ours(fdl_dataclasses.convert_dataclasses_to_configs(value, allow_post_init=True))
     return value
+
+
+def _ours(made: Any) -> Any:
+    """Fiddle's configs below `made`, it included, as this module's."""
+
+    def convert(value: Any, state: daglish.State) -> Any:
+        value = state.map_children(value) if state.is_traversable(value) else value
+        return fdl.cast(Config, value) if type(value) is fdl.Config else value
+
+    return daglish.MemoizedTraversal.run(convert, made)
 
 
 def _default_buildable(hint: Any) -> Any:
@@ -207,7 +217,7 @@ def to_config(obj: Any) -> Any:
     """
     if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
         try:
-            return fdl.cast(Config, fdl_dataclasses.convert_dataclasses_to_configs(obj, allow_post_init=True))
+            return _ours(fdl_dataclasses.convert_dataclasses_to_configs(obj, allow_post_init=True))
         except Exception as error:
             raise NotImplementedError(
                 f"{type(obj).__name__} could not be converted to a Config. Give it a to_config method of its own."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Iterator
@@ -47,11 +48,7 @@ def examine() -> list[Finding]:
 
 
 def _python() -> Iterator[Finding]:
-    here = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 10):
-        yield Finding("error", "Python", f"{here} at {sys.executable}.", "Use Python 3.10 or later.")
-    else:
-        yield Finding("ok", "Python", f"{here} at {sys.executable}.")
+    yield Finding("ok", "Python", f"{platform.python_version()} at {sys.executable}.")
 
 
 def _packages() -> Iterator[Finding]:

@@ -24,7 +24,7 @@ from nemo_prefect.errors import (
     UsageError,
 )
 from nemo_prefect.home import experiments_dir
-from nemo_prefect.jobs import Job, JobGroup, job_from_spec, job_to_spec, task_name
+from nemo_prefect.jobs import Job, JobGroup, check_task, job_from_spec, job_to_spec, task_name
 from nemo_prefect.plugin import ExperimentPlugin
 from nemo_prefect.script import Script
 from nemo_prefect.shell import check_name
@@ -230,7 +230,7 @@ nemo-prefect experiment cancel {exp_id} {first}
         group = isinstance(task, list)
         if group and not name:
             raise UsageError("name is required for task group.", hint="Pass name='...'.")
-        tasks = [_clone(t) for t in task] if group else [_clone(task)]
+        tasks = [check_task(_clone(t)) for t in (task if group else [task])]
         given: list[Any] = list(executor) if isinstance(executor, (list, tuple)) else [executor]
         executors = [(self.executor if e is None else _executor(e)).clone() for e in given]
         job_id = self._free_id(check_name("name of a job", name or task_name(tasks[0])))
@@ -674,7 +674,9 @@ def _job_config(job: Job | JobGroup) -> Any:
 
     tasks = [to_config(t) if isinstance(t, Script) else t for t in job.tasks]
     common: dict[str, Any] = {"id": job.id, "dependencies": list(job.dependencies), "tail_logs": job.tail_logs}
-    executors: list[Any] = [Config(type(e), **e.model_dump(exclude_defaults=True)) for e in job.executors]
+    executors: list[Any] = [
+        Config(type(e), **e.model_dump(exclude_defaults=True, exclude={"block_type_slug"})) for e in job.executors
+    ]
     if isinstance(job, JobGroup):
         return Config(JobGroup, tasks=tasks, executors=executors, **common)
     return Config(Job, task=tasks[0], executor=executors[0], **common)

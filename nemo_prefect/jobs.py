@@ -134,6 +134,22 @@ def task_name(task: Any) -> str:
     return get_type_namespace(task)
 
 
+def check_task(task: Any) -> Any:
+    """`task`, if it is one.
+
+    Raises:
+        ConfigError: it is neither a Script nor a Partial.
+    """
+    if not isinstance(task, Script):
+        from fiddle import Partial
+
+        if not isinstance(task, Partial):
+            raise ConfigError(
+                f"{task!r} is no task.", hint="Add a run.Script, or a function as run.Partial(function, argument=value)."
+            )
+    return task
+
+
 def task_to_spec(task: Any) -> TaskSpec:
     """A task as data.
 
@@ -143,15 +159,9 @@ def task_to_spec(task: Any) -> TaskSpec:
     """
     if isinstance(task, Script):
         return TaskSpec(kind="script", name=task.get_name(), script=asdict(task))
-    from fiddle import Partial
-
     from nemo_prefect.config import check_serializable
     from nemo_prefect.payload import encode_task
 
-    if not isinstance(task, Partial):
-        raise ConfigError(
-            f"{task!r} is no task.", hint="Add a run.Script, or a function as run.Partial(function, argument=value)."
-        )
     text = check_serializable(task)
     return TaskSpec(kind="partial", name=task_name(task), payload=encode_task(task), config=text)
 

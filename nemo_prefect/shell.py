@@ -70,7 +70,7 @@ def check_name(kind: str, name: str) -> str:
 def slug(text: str, limit: int = 200) -> str:
     """`text` with everything but letters, digits and ``._-`` made ``-``; what was changed stays unique by a digest."""
     safe = _UNSAFE.sub("-", text).strip("-.")
-    if safe == text and len(safe) <= limit:
+    if safe == text and 0 < len(safe) <= limit:
         return safe
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{safe[: limit - 9]}-{digest}" if safe else digest

@@ -130,10 +130,9 @@ def main(job_file):
     write_json(os.path.join(directory, "process.json"), dict(record, pid=os.getpid()))
     exit_code, number, message = None, None, ""
     try:
-        with (
-            open(os.path.join(directory, "stdout.log"), "ab") as out,
-            open(os.path.join(directory, "stderr.log"), "ab") as err,
-        ):
+        out = open(os.path.join(directory, "stdout.log"), "ab")  # noqa: SIM115 - closed below
+        err = open(os.path.join(directory, "stderr.log"), "ab")  # noqa: SIM115
+        with out, err:
             command = subprocess.Popen(
                 job["argv"], cwd=job["cwd"], env=job["env"], stdin=subprocess.DEVNULL, stdout=out, stderr=err
             )

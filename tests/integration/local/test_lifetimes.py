@@ -17,9 +17,9 @@ import pytest
 
 import nemo_prefect as run
 from nemo_prefect.errors import ExperimentCancelled, ExperimentFailed, UsageError
+from nemo_prefect.layout import Layout
 from nemo_prefect.ledger import Ledger
 from nemo_prefect.session import driver
-from nemo_prefect.layout import Layout
 
 pytestmark = pytest.mark.usefixtures("server", "home")
 
@@ -28,7 +28,8 @@ import sys
 import nemo_prefect as run
 with run.Experiment("long") as exp:
     print(exp.id, flush=True)
-    first = exp.add(run.Script(inline="echo run >> marks; for i in $(seq 40); do echo tick $i; sleep 0.2; done"), name="first")
+    ticks = "echo run >> marks; for i in $(seq 40); do echo tick $i; sleep 0.2; done"
+    first = exp.add(run.Script(inline=ticks), name="first")
     exp.add(run.Script(inline="echo run >> marks; echo second"), name="second", dependencies=[first])
     exp.run(detach="detach" in sys.argv)
 """
