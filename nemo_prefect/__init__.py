@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from nemo_prefect._imports import collector_paused
+
 if TYPE_CHECKING:
     from nemo_prefect.api import dryrun_fn, run
     from nemo_prefect.config import Config, Partial, autoconvert
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from nemo_prefect.home import get_nemorun_home, set_nemorun_home
     from nemo_prefect.jobs import Job, JobGroup
     from nemo_prefect.launchers import Launcher
-    from nemo_prefect.packaging import Packager
+    from nemo_prefect.packaging import GitArchivePackager, HybridPackager, Packager, PatternPackager
     from nemo_prefect.plugin import ExperimentPlugin, Plugin
     from nemo_prefect.script import Script
 
@@ -31,12 +33,15 @@ _WHERE = {
     "Executor": "executors.base",
     "Experiment": "experiment",
     "ExperimentPlugin": "plugin",
+    "GitArchivePackager": "packaging",
+    "HybridPackager": "packaging",
     "Job": "jobs",
     "JobGroup": "jobs",
     "Launcher": "launchers",
     "LocalExecutor": "executors.local",
     "Packager": "packaging",
     "Partial": "config",
+    "PatternPackager": "packaging",
     "Plugin": "plugin",
     "Script": "script",
     "autoconvert": "config",
@@ -52,12 +57,15 @@ __all__ = [
     "Executor",
     "Experiment",
     "ExperimentPlugin",
+    "GitArchivePackager",
+    "HybridPackager",
     "Job",
     "JobGroup",
     "Launcher",
     "LocalExecutor",
     "Packager",
     "Partial",
+    "PatternPackager",
     "Plugin",
     "Script",
     "autoconvert",
@@ -70,7 +78,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
-        value = getattr(import_module(f"nemo_prefect.{_WHERE[name]}"), name)
+        with collector_paused():
+            value = getattr(import_module(f"nemo_prefect.{_WHERE[name]}"), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'nemo_prefect' has no attribute {name!r}")

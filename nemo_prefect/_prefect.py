@@ -7,19 +7,21 @@ task runs are made here first, with their edges, and handed to the task engine l
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from uuid import UUID, uuid5
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State, TaskRun, TaskRunResult
+from prefect.context import AsyncClientContext
 from prefect.exceptions import Abort
 from prefect.task_engine import run_task_async
 from prefect.utilities.engine import emit_task_run_state_change_event
 
-__all__ = ["Abort", "announce", "execute", "make_task", "plan", "quiet_console", "task_run_id"]
+__all__ = ["Abort", "announce", "execute", "make_task", "one_client", "plan", "quiet_console", "task_run_id"]
 
 
 def task_run_id(flow_run_id: UUID, job_id: str) -> UUID:
@@ -27,7 +29,7 @@ def task_run_id(flow_run_id: UUID, job_id: str) -> UUID:
     return uuid5(flow_run_id, job_id)
 
 
-def make_task(job_id: str, body: Callable[[], Awaitable[State[Any]]], retries: int, tags: Sequence[str]) -> Task[[], Any]:
+def make_task(job_id: str, body: Callable[[], Awaitable[State[Any]]], retries: int) -> Task[[], Any]:
     """A Prefect task for a job. Its body returns the state that it ends in."""
 
     async def job() -> State[Any]:
@@ -39,7 +41,6 @@ def make_task(job_id: str, body: Callable[[], Awaitable[State[Any]]], retries: i
         task_run_name=job_id,
         retries=retries,
         retry_delay_seconds=0,
-        tags=list(tags),
         cache_policy=NO_CACHE,
         persist_result=False,
     )
@@ -72,6 +73,13 @@ def announce(run: TaskRun, state: State[Any]) -> None:
     if state.is_final():
         run.end_time = state.timestamp  # type: ignore[assignment]
     emit_task_run_state_change_event(task_run=run, initial_state=before, validated_state=state)
+
+
+@asynccontextmanager
+async def one_client() -> AsyncIterator[PrefectClient]:
+    """A client that everything inside shares: opening one takes as long as a dozen of its requests."""
+    async with AsyncClientContext.get_or_create() as context:
+        yield context.client
 
 
 @contextmanager

@@ -185,7 +185,7 @@ class Engine:
             executor = self._executors[job.id][0]
             attempts = max((e.attempt for u in self._units(job) if (e := self._before.get(u))), default=1)
             retries = executor.retries if self._rerun_failed else max(0, executor.retries - attempts + 1)
-            task = _prefect.make_task(job.id, _body(self, job), retries, [executor.executor_name])
+            task = _prefect.make_task(job.id, _body(self, job), retries)
             upstreams = [_prefect.task_run_id(flow_run_id, d) for d in job.dependencies]
             self._task_runs[job.id] = await _prefect.plan(task, flow_run_id, job.id, upstreams)
             tasks[job.id] = task

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nemo_prefect._imports import collector_paused
 from nemo_prefect.configurable import ConfigurableMixin
 from nemo_prefect.errors import (
     DependencyError,
@@ -398,8 +399,10 @@ nemo-prefect experiment cancel {exp_id} {first}
             self._launched = True
             self._run_direct(spec)
             return
-        from nemo_prefect.layout import Layout
-        from nemo_prefect.server import connected
+        with collector_paused():
+            from nemo_prefect import engine  # noqa: F401 - here, where the collector is paused
+            from nemo_prefect.layout import Layout
+            from nemo_prefect.server import connected
 
         with connected() as connection:
             layout = Layout(self.directory)
@@ -632,12 +635,15 @@ nemo-prefect experiment cancel {exp_id} {first}
     def _goodbye(self) -> None:
         if not self._enable_goodbye_message or not self._jobs or self._clean_mode:
             return
-        from rich.syntax import Syntax
-
         ids = [job.id for job in self._jobs]
         shown = ids if len(ids) <= 10 else [*ids[:10], "…"]
         for text, language in ((self.GOODBYE_MESSAGE_PYTHON, "python"), (self.GOODBYE_MESSAGE_BASH, "bash")):
             message = text.format(tasks=shown, exp_id=self._id, first=ids[0])
+            if not self.console.is_terminal:
+                self.console.print(message, markup=False, highlight=False, soft_wrap=True)
+                continue
+            from rich.syntax import Syntax
+
             theme = os.environ.get("NEMO_RUN_CODE_THEME", "monokai")
             self.console.print(Syntax(message, language, theme=theme, background_color="default", word_wrap=True))
 

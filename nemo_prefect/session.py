@@ -120,9 +120,9 @@ async def _run(
     rerun_failed: bool,
     on_ready: Callable[[], None] | None,
 ) -> None:
-    from prefect.client.orchestration import get_client
     from prefect.flow_engine import run_flow_async
 
+    from nemo_prefect import _prefect
     from nemo_prefect.compiler import compile_flow, summary
     from nemo_prefect.engine import Engine
 
@@ -130,15 +130,15 @@ async def _run(
     engines.append(engine)
     flow = compile_flow(spec, engine)
     parameters = {"experiment": summary(spec)}
-    async with get_client() as client:
+    async with _prefect.one_client() as client:
         flow_run = await _flow_run(client, flow, spec, layout, parameters)
-    layout.write_run(flow_run_id=str(flow_run.id), api_url=connection.api_url)
-    if screen:
-        screen.on_link(connection.flow_run_link(flow_run.id))
-    if on_ready:
-        on_ready()
-    with _interrupts(engine, screen):
-        await run_flow_async(flow, flow_run=flow_run, parameters=parameters, return_type="state")
+        layout.write_run(flow_run_id=str(flow_run.id), api_url=connection.api_url)
+        if screen:
+            screen.on_link(connection.flow_run_link(flow_run.id))
+        if on_ready:
+            on_ready()
+        with _interrupts(engine, screen):
+            await run_flow_async(flow, flow_run=flow_run, parameters=parameters, return_type="state")
 
 
 async def _flow_run(client: Any, flow: Any, spec: ExperimentSpec, layout: Layout, parameters: dict[str, Any]) -> FlowRun:

@@ -63,13 +63,27 @@ def connection(*, start: bool = True) -> Connection | None:
 @contextmanager
 def connected(*, start: bool = True) -> Iterator[Connection | None]:
     """Point Prefect's client, in this context, at the server to talk to. Yields what `connection` returns."""
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
-
     found = connection(start=start)
     if found is None or found.record is None:
         yield found
         return
-    with temporary_settings({PREFECT_API_URL: found.api_url, PREFECT_API_AUTH_STRING: found.record.auth}):
+    from prefect.context import SettingsContext, get_settings_context
+    from pydantic import SecretStr
+
+    # Not Prefect's temporary_settings: that reads and validates all 300 settings anew, which takes as long as a short flow.
+    current = get_settings_context()
+    settings = current.settings.model_copy(
+        update={
+            "api": current.settings.api.model_copy(
+                update={"url": found.api_url, "auth_string": SecretStr(found.record.auth)}
+            ),
+            # The embedded server is this very installation, on a machine that may have no way out.
+            "client": current.settings.client.model_copy(update={"server_version_check_enabled": False}),
+            "server": current.settings.server.model_copy(update={"analytics_enabled": False}),
+            "ui_url": found.record.url,
+        }
+    )
+    with SettingsContext(profile=current.profile, settings=settings):
         yield found
 
 
