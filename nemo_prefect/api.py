@@ -45,8 +45,10 @@ def run(
         NotATaskError: `fn_or_script` is neither (a TypeError as well).
         ExperimentFailed: the task failed.
     """
+    from nemo_prefect.external_main import stop_if_imported_by_a_job
     from nemo_prefect.jobs import task_name
 
+    stop_if_imported_by_a_job()
     if not isinstance(fn_or_script, Script) and not hasattr(fn_or_script, "__fn_or_cls__"):
         raise NotATaskError(
             f"{fn_or_script!r} is no task.",

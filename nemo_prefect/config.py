@@ -347,9 +347,15 @@ class ZlibJSONSerializer:
         """`cfg` (a `Config` or `Partial`, or a list of them) as text."""
         return base64.urlsafe_b64encode(zlib.compress(serialization.dump_json(cfg).encode())).decode("ascii")
 
-    def deserialize(self, serialized: str) -> Any:
-        """The config that `serialize` wrote. The modules that it names are imported."""
-        return serialization.load_json(zlib.decompress(base64.urlsafe_b64decode(serialized)).decode())
+    def deserialize(self, serialized: str, main: str | None = None) -> Any:
+        """The config that `serialize` wrote. The modules that it names are imported.
+
+        Args:
+            serialized: the text.
+            main: the module to look into for what was defined in ``__main__``.
+        """
+        text = zlib.decompress(base64.urlsafe_b64decode(serialized)).decode()
+        return serialization.load_json(text.replace('"__main__"', f'"{main}"') if main else text)
 
 
 def check_serializable(task: Any) -> str:

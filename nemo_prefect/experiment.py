@@ -24,6 +24,7 @@ from nemo_prefect.errors import (
     NotFoundError,
     UsageError,
 )
+from nemo_prefect.external_main import maybe_load_external_main, stop_if_imported_by_a_job
 from nemo_prefect.home import experiments_dir
 from nemo_prefect.jobs import Job, JobGroup, check_task, job_from_spec, job_to_spec, task_name
 from nemo_prefect.plugin import ExperimentPlugin
@@ -125,7 +126,8 @@ nemo-prefect experiment cancel {exp_id} {first}
         self._title = check_name("title", title)
         self._id = check_name("id", id or f"{title}_{time.time_ns()}")
         self._base_dir = base_dir
-        self._jobs = Jobs(jobs or [])
+        self._added = Jobs(jobs or [])
+        self._stored: ExperimentSpec | None = None  # of an experiment that was read back: its jobs, not yet loaded
         self._given_executor = executor
         self._executor: Executor | None = None
         self._log_level = log_level
@@ -172,6 +174,7 @@ nemo-prefect experiment cancel {exp_id} {first}
         return self._executor
 
     def __enter__(self) -> Self:
+        stop_if_imported_by_a_job()
         self._token = _current.set(self)
         return self
 
@@ -248,8 +251,18 @@ nemo-prefect experiment cancel {exp_id} {first}
         spec = job_to_spec(job)
         for index, task_spec in enumerate(spec.tasks):
             executors[index if len(executors) > 1 else 0].check_task(task_spec)
-        self._jobs.append(job)
+        self._added.append(job)
         return job_id
+
+    @property
+    def _jobs(self) -> Jobs:
+        """The jobs. Those of an experiment that was read back are loaded when they are first asked for, not before:
+        loading imports what their tasks name, which looking at a status must not."""
+        if self._stored is not None:
+            stored, self._stored = self._stored, None
+            maybe_load_external_main(stored.directory)
+            self._added = Jobs([job_from_spec(job) for job in stored.jobs])
+        return self._added
 
     def _free_id(self, name: str) -> str:
         taken, number, free = {job.id for job in self._jobs}, len(self._jobs), name
@@ -469,7 +482,7 @@ nemo-prefect experiment cancel {exp_id} {first}
     def _take(self, outcome: Outcome) -> None:
         """Note how the jobs ended, and raise where not all is well."""
         views = {v.id: v for v in self._history().views()}
-        for job in self._jobs:
+        for job in self._added:
             if job.id in views:
                 job.state, job.handle, job.launched = views[job.id].state.status, views[job.id].handle, True
         if outcome.status is JobStatus.SUCCEEDED:
@@ -601,10 +614,8 @@ nemo-prefect experiment cancel {exp_id} {first}
             experiment._history = lambda: history  # type: ignore[method-assign]
             return experiment
         spec = history.spec
-        jobs = [job_from_spec(job) for job in spec.jobs]
-        base_dir = str(Path(spec.directory).parents[2])
-        experiment = cls(spec.title, id=spec.id, _reconstruct=True, jobs=jobs, base_dir=base_dir)
-        experiment._launched = False
+        experiment = cls(spec.title, id=spec.id, _reconstruct=True, base_dir=str(Path(spec.directory).parents[2]))
+        experiment._stored = spec
         return experiment
 
     @classmethod
@@ -633,9 +644,9 @@ nemo-prefect experiment cancel {exp_id} {first}
         return self._console
 
     def _goodbye(self) -> None:
-        if not self._enable_goodbye_message or not self._jobs or self._clean_mode:
+        ids = [job.id for job in (self._stored.jobs if self._stored else self._added)]
+        if not self._enable_goodbye_message or not ids or self._clean_mode:
             return
-        ids = [job.id for job in self._jobs]
         shown = ids if len(ids) <= 10 else [*ids[:10], "…"]
         for text, language in ((self.GOODBYE_MESSAGE_PYTHON, "python"), (self.GOODBYE_MESSAGE_BASH, "bash")):
             message = text.format(tasks=shown, exp_id=self._id, first=ids[0])
@@ -648,7 +659,8 @@ nemo-prefect experiment cancel {exp_id} {first}
             self.console.print(Syntax(message, language, theme=theme, background_color="default", word_wrap=True))
 
     def __repr__(self) -> str:
-        return f"Experiment({self._title!r}, id={self._id!r}, jobs={[job.id for job in self._jobs]})"
+        ids = [job.id for job in (self._stored.jobs if self._stored else self._added)]
+        return f"Experiment({self._title!r}, id={self._id!r}, jobs={ids})"
 
 
 def _executor(given: Executor | str | None) -> Executor:
@@ -691,13 +703,3 @@ def _job_config(job: Job | JobGroup) -> Any:
 def current_experiment() -> Experiment | None:
     """The experiment whose ``with`` block is open here, or None."""
     return _current.get()
-
-
-def maybe_load_external_main(exp_dir: str) -> None:
-    """Import the script that launched the experiment in `exp_dir`, under the name ``__external_main__``, so that configs
-    naming what it defines can be read. Its ``__main__`` guard stays shut. Does nothing where there is no such script."""
-    from nemo_prefect.layout import MAIN
-    from nemo_prefect.worker.run import load_main
-
-    if (path := Path(exp_dir) / MAIN).exists():
-        load_main(str(path))  # type: ignore[no-untyped-call]

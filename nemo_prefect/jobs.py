@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -171,5 +172,6 @@ def task_from_spec(spec: TaskSpec) -> Any:
     if spec.kind == "script":
         return Script(**spec.script)
     from nemo_prefect.config import ZlibJSONSerializer
+    from nemo_prefect.external_main import MODULE
 
-    return ZlibJSONSerializer().deserialize(spec.config)
+    return ZlibJSONSerializer().deserialize(spec.config, main=MODULE if MODULE in sys.modules else None)

@@ -23,11 +23,13 @@ from typing import Any
 from nemo_prefect import worker
 from nemo_prefect.errors import ConfigError, NotFoundError
 from nemo_prefect.executors.base import WORKER_DIR, JobRequest
+from nemo_prefect.external_main import FILE as MAIN
+from nemo_prefect.external_main import source_for
 from nemo_prefect.refs import submission_key
 from nemo_prefect.shell import slug
 from nemo_prefect.spec import ExperimentSpec, JobSpec
 
-CONFIG, TASKS, VERSION_FILE, DONE, MAIN = "_CONFIG", "_TASKS", "_VERSION", "_DONE", "__main__.py"
+CONFIG, TASKS, VERSION_FILE, DONE = "_CONFIG", "_TASKS", "_VERSION", "_DONE"
 
 
 class Layout:
@@ -106,8 +108,9 @@ class Layout:
         _private(self.root / CONFIG, spec.model_dump_json(indent=1))
         _private(self.root / TASKS, json.dumps({job.id: [t.config or t.script for t in job.tasks] for job in spec.jobs}))
         _private(self.root / VERSION_FILE, __version__ + "\n")
-        if main := launching_script():
-            shutil.copyfile(main, self.root / MAIN)
+        payloads = json.dumps([task.payload for job in spec.jobs for task in job.tasks])
+        if (main := source_for(payloads)) is not None:
+            _private(self.root / MAIN, main)
         for job in spec.jobs:
             for index, task in enumerate(job.tasks):
                 directory = self.job_dir(member_id(job, index))
@@ -152,12 +155,6 @@ class Layout:
 def member_id(job: JobSpec, index: int) -> str:
     """The id of one of a group's members; of a single job its own."""
     return f"{job.id}/{index}" if job.group else job.id
-
-
-def launching_script() -> str | None:
-    """The file of the program that runs now, if it is a Python source that a job could import."""
-    file = getattr(sys.modules.get("__main__"), "__file__", None)
-    return file if file and file.endswith(".py") and os.path.isfile(file) else None
 
 
 def import_path() -> list[str]:

@@ -19,6 +19,7 @@ from typing import Any
 import fiddle as fdl
 
 from nemo_prefect.errors import SerializationError
+from nemo_prefect.external_main import main_source
 
 VERSION = 1
 
@@ -133,5 +134,10 @@ def _symbol(target: Any, path: str) -> str:
         raise SerializationError(
             f"{path} is {getattr(target, '__name__', target)!r}, which has no name that a job could import.",
             hint="Define it at the top level of a module, not inside a function and not as a lambda.",
+        )
+    if module == "__main__" and main_source() is None:
+        raise SerializationError(
+            f"{path} is {qualname!r}, which was defined in an interactive session.",
+            hint="Put it into a file, as a script or a module: a job can only import what is in one.",
         )
     return f"{module}:{qualname}"

@@ -68,7 +68,7 @@ def from_tar(stream: IO[bytes], stack: ExitStack) -> Members:
         PackagingError: a member lies outside the archive's root.
     """
     stream.seek(0)
-    tar = stack.enter_context(tarfile.open(fileobj=stream, mode="r:"))
+    tar = stack.enter_context(tarfile.open(fileobj=stream, mode="r:"))  # noqa: SIM115 (the stack closes it)
     members: Members = {}
     for info in tar:
         if info.issym():
@@ -84,10 +84,15 @@ def from_archive(path: str, stack: ExitStack) -> Members:
     Raises:
         PackagingError: a member lies outside the archive's root.
     """
-    plain = stack.enter_context(tempfile.TemporaryFile(dir=os.path.dirname(path)))  # to seek in: gzip would start over
+    plain = scratch_file(os.path.dirname(path), stack)  # to seek in: gzip would start over
     with gzip.open(path) as packed:
         shutil.copyfileobj(packed, plain)
     return from_tar(plain, stack)
+
+
+def scratch_file(directory: str, stack: ExitStack) -> IO[bytes]:
+    """A file in `directory` that has no name and is gone when `stack` closes."""
+    return stack.enter_context(tempfile.TemporaryFile(dir=directory))
 
 
 def below(path: str, root: str) -> bool:
@@ -127,13 +132,16 @@ def write(members: Mapping[str, Member], job_dir: str, name: str) -> str:
                     hint="Two of the packed sources disagree about that path: leave one out.",
                 )
             parent = posixpath.dirname(parent)
-    with replacing(_target(job_dir, name, ".tar.gz")) as out:
-        with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=out, mtime=0) as packed:
-            # GNU's format stores names as the bytes they are, and the tar of small images (busybox) reads it.
-            with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar:
-                for member in sorted(members, key=os.fsencode):
-                    _add(tar, member, members[member])
-    return str(_target(job_dir, name, ".tar.gz"))
+    target = _target(job_dir, name, ".tar.gz")
+    with (
+        replacing(target) as out,
+        gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=out, mtime=0) as packed,
+        # GNU's format stores names as the bytes they are, and the tar of small images (busybox) reads it.
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
+    ):
+        for member in sorted(members, key=os.fsencode):
+            _add(tar, member, members[member])
+    return str(target)
 
 
 def provenance_file(job_dir: str, name: str) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -26,6 +25,7 @@ from nemo_prefect.packaging.archive import (
     packing,
     provenance_file,
     replacing,
+    scratch_file,
     write,
 )
 from nemo_prefect.packaging.base import Packager
@@ -144,7 +144,7 @@ class _Snapshot:
         members: Members = {}
         record: dict[str, Any] = {"commit": commit, "dirty": False, "diff": "", "untracked": [], "submodules": {}}
         if repository.holds_directory(commit, scope):
-            tar = self.stack.enter_context(tempfile.TemporaryFile(dir=self.scratch))
+            tar = scratch_file(self.scratch, self.stack)
             repository.archive(commit, scope, tar, worktree_attributes=self.live)
             members = from_tar(tar, self.stack)
         nested = repository.submodules(None if self.live else commit) if self.options.include_submodules else {}

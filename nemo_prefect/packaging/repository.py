@@ -76,7 +76,9 @@ class Repository:
         """
         options = ["--worktree-attributes"] if worktree_attributes else []
         only = ["--", path] if path else []
-        self._ask(["archive", "--format=tar", *options, commit, *only], f"{self.root} cannot be packed", out=out)
+        # Not the commit: its id would be written into the archive, and tarfile cannot read that where no file follows.
+        tree = f"{commit}^{{tree}}"
+        self._ask(["archive", "--format=tar", *options, tree, *only], f"{self.root} cannot be packed", out=out)
 
     def changes(self, commit: str) -> dict[str, str]:
         """The tracked files that differ from that commit, with git's letter for how: D, A, M, T or U."""

@@ -21,8 +21,15 @@ def load_main(path):
         return sys.modules[MAIN]
     spec = importlib.util.spec_from_file_location(MAIN, path)
     module = importlib.util.module_from_spec(spec)
+    module.__loading__ = True
     sys.modules[MAIN] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        if type(error).__name__ != "ExternalMainLoaded":  # it got as far as its experiment: all is defined
+            raise
+    finally:
+        module.__loading__ = False
     return module
 
 

@@ -244,3 +244,37 @@ def test_reset_runs_it_again_with_edited_tasks(home: Path) -> None:
     assert (again.directory / "a/attempt-1/stdout.log").read_text() == "new\n"
     assert run.Experiment.catalog("again") == [exp.id, again.id]
     assert run.Experiment.from_title("again").id == again.id
+
+
+DEFINES = """
+import sys
+import nemo_prefect as run
+
+SCALE = 3
+
+def scaled(n: int) -> None:
+    print("scaled", SCALE * n)
+
+with run.Experiment("unguarded") as exp:
+    exp.add(run.Partial(scaled, n=2), name="scaled")
+    exp.run()
+"""
+
+
+def test_functions_of_a_script_run_even_without_a_main_guard_and_again_after_reset(script: Any, tmp_path: Path) -> None:
+    script(DEFINES)
+    exp = run.Experiment.from_title("unguarded")
+    assert (exp.directory / "scaled/attempt-1/stdout.log").read_text() == "scaled 6\n"
+    assert run.Experiment.catalog("unguarded") == [exp.id], "a job launched the experiment again"
+    exp.tasks[0].n = 5
+    with exp.reset():
+        exp.run()
+    assert (exp.directory / "scaled/attempt-1/stdout.log").read_text() == "scaled 15\n"
+
+
+def test_looking_at_an_experiment_does_not_run_its_script(script: Any, tmp_path: Path) -> None:
+    script(DEFINES + f"\nopen({str(tmp_path / 'ran')!r}, 'a').write('x')\n")
+    exp = run.Experiment.from_title("unguarded")
+    exp.status(return_dict=True)
+    exp.logs("scaled")
+    assert (tmp_path / "ran").read_text() == "x"

@@ -1,0 +1,58 @@
+"""Every code block of the README runs; every figure in it has the command that measures it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+pytestmark = pytest.mark.usefixtures("server")
+
+
+def test_the_blocks_run_in_the_order_in_which_they_stand(tmp_path: Path) -> None:
+    env = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "NEMORUN_HOME": str(tmp_path / "home"),
+        "BROWSER": "true",
+    }
+    ran = 0
+    for language, source in BLOCKS:
+        if language == "python":
+            file = tmp_path / f"block_{ran}.py"
+            file.write_text(source)
+            command = [sys.executable, str(file)]
+        elif language == "bash":
+            command = ["bash", "-euo", "pipefail", "-c", source]
+        else:
+            assert language == "console", f"a block in {language} would not be tested"
+            continue
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=180)
+        expected = 1 if "# this fails" in source else 0
+        assert done.returncode == expected, f"{source}\n{done.stdout}\n{done.stderr}"
+        ran += 1
+    assert ran >= 6
+
+
+def test_every_make_target_that_it_names_is_there() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z-]+)", README))
+    assert {"hello", "check", "bench"} <= named <= targets
+
+
+def test_every_file_that_it_links_to_is_there() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+
+
+def test_it_names_no_path_of_a_machine() -> None:
+    assert not re.search(r"/(root|work|opt)/", README)
