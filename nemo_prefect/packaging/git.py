@@ -40,7 +40,8 @@ class GitArchivePackager(Packager):
     """Packs a git repository: for HEAD the tracked files as they are in the working tree, for another ref its commit.
 
     What git's attribute export-ignore excludes stays out. Beside the archive, ``<name>.provenance.json`` records the commit,
-    whether there were uncommitted changes, and which, for the repository and each of its submodules.
+    whether there were uncommitted changes, and which, for the repository and each of its submodules. Submodules outside the
+    subpath are packed too, as NeMo-Run does, under their path from the top of the repository.
     """
 
     basepath: str = Field(default="", description="A directory in the repository to pack, in place of the current one's.")
@@ -87,12 +88,14 @@ class GitArchivePackager(Packager):
             os.makedirs(job_dir, exist_ok=True)
             snapshot = _Snapshot(self, stack, job_dir, skip)
             tracked, provenance = snapshot.take(repository, commit, scope)
-            members = {file.removeprefix(scope).lstrip("/"): _as_git(member) for file, member in tracked.items()}
-            if scope and (not members or "" in members):
+            wanted = {file.removeprefix(scope).lstrip("/"): m for file, m in tracked.items() if below(file, scope)}
+            if scope and (not wanted or "" in wanted):
                 raise PackagingError(
                     f"{repository.root} has no directory {self.subpath!r} with files in it at the ref {self.ref}.",
-                    hint="The subpath is relative to the top of the repository; untracked files do not count.",
+                    hint="It is relative to the top of the repository; untracked and export-ignored files do not count.",
                 )
+            elsewhere = {file: member for file, member in tracked.items() if not below(file, scope)}
+            members = {file: _as_git(member) for file, member in {**elsewhere, **wanted}.items()}
             extra, roots = self.include_pattern, self.include_pattern_relative_path
             members.update(matching(extra, roots, start, skip=skip, default_root=repository.root))
             archive = write(members, job_dir, name)
@@ -140,7 +143,7 @@ class _Snapshot:
         self.live = options.ref == _HEAD
 
     def take(self, repository: Repository, commit: str, scope: str) -> tuple[Members, dict[str, Any]]:
-        """The files below `scope`, named from the repository's top, and the record of their origin."""
+        """The files below `scope` and in submodules, named from the repository's top, and the record of their origin."""
         members: Members = {}
         record: dict[str, Any] = {"commit": commit, "dirty": False, "diff": "", "untracked": [], "submodules": {}}
         if repository.holds_directory(commit, scope):
@@ -158,8 +161,6 @@ class _Snapshot:
             record["diff"] = repository.diff(commit, scope) if changes else ""
             record["untracked"] = untracked
         for path, recorded in sorted(nested.items()):
-            if not (below(path, scope) or below(scope, path)):
-                continue
             submodule = repository.submodule(path)
             if submodule is None:
                 logger.warning("The submodule %s is not checked out, so it is not packed.", path)

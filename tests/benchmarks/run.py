@@ -68,11 +68,16 @@ class Bench:
         env |= {
             "PREFECT_HOME": str(self.work / home / "prefect"),
             "NEMORUN_HOME": str(self.work / home / "nemo"),
+            # Prefect's temporary server may take longer than the 20 seconds that it gives itself.
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
             "PATH": f"{python.parent}{os.pathsep}{env['PATH']}",
         }
         began = time.perf_counter()
-        subprocess.run([python, *arguments], check=True, cwd=self.work, env=env, capture_output=True)
-        return time.perf_counter() - began
+        done = subprocess.run([python, *arguments], cwd=self.work, env=env, capture_output=True, text=True)
+        seconds = time.perf_counter() - began
+        if done.returncode:
+            raise SystemExit(f"{python} {' '.join(arguments)} failed:\n{done.stdout}\n{done.stderr}")
+        return seconds
 
     def fresh(self, file: str) -> float:
         """Seconds of one process with homes that do not exist yet. A server that it left running is stopped."""
