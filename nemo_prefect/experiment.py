@@ -20,7 +20,6 @@ from nemo_prefect.errors import (
     ExperimentCancelled,
     ExperimentFailed,
     FailedJob,
-    NemoPrefectError,
     NotFoundError,
     UsageError,
 )
@@ -182,11 +181,13 @@ nemo-prefect experiment cancel {exp_id} {first}
         if self._token is not None:
             _current.reset(self._token)
             self._token = None
-        if not (self._launched or self._reconstruct) or isinstance(exc_value, (KeyboardInterrupt, NemoPrefectError)):
+        failed = isinstance(exc_value, ExperimentFailed)
+        if not (self._launched or self._reconstruct) or (exc_value is not None and not failed):
             return
         if not self._skip_status_at_exit:
             self._show_status()
-        self._goodbye()
+        if not failed:  # the error says where to look
+            self._goodbye()
 
     def _require_context(self) -> None:
         if self._token is None:
@@ -476,7 +477,7 @@ nemo-prefect experiment cancel {exp_id} {first}
             self._detached = True
             self.console.print("The experiment goes on in the background.")
             self._goodbye()
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("the experiment goes on in the background")
         self._take(outcome)
 
     def _take(self, outcome: Outcome) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -199,7 +199,7 @@ class LocalHistory:
                 handle = next((m.handle for m in members if m.handle), "")
                 views.append(JobView(job.id, _group_state(members), job.executors[0].name, handle, directory))
             views += members
-        return views
+        return _with_upstreams(views, self.spec)
 
     def _view(self, unit: str, executor: str, entry: Entry | None, asked: Mapping[JobRef, JobState]) -> JobView:
         directory = str(self.layout.job_dir(unit))
@@ -506,6 +506,20 @@ def _settled(state: JobState) -> JobState:
     if state.status is JobStatus.UNKNOWN and state.cause is Cause.LOST:
         return JobState(JobStatus.FAILED, Cause.LOST, message=state.message)
     return state
+
+
+def _with_upstreams(views: list[JobView], spec: ExperimentSpec) -> list[JobView]:
+    """The views, with the reason of jobs that never started because a dependency did not succeed."""
+    states = {v.id: v.state for v in views}
+    blocked: set[str] = set()
+    for job in spec.jobs:  # dependencies are added before their dependents
+        gone = (JobStatus.FAILED, JobStatus.CANCELLED)
+        if states[job.id].status is JobStatus.UNSUBMITTED and any(
+            d in blocked or states[d].status in gone for d in job.dependencies
+        ):
+            blocked |= {job.id, *(member_id(job, i) for i in range(len(job.tasks)))}
+    waiting = JobState(JobStatus.UNSUBMITTED, Cause.UPSTREAM_FAILED)
+    return [replace(v, state=waiting) if v.id in blocked else v for v in views]
 
 
 def _group_state(members: Sequence[JobView]) -> JobState:

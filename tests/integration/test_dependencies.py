@@ -23,7 +23,9 @@ def test_what_is_installed_is_within_the_bounds() -> None:
             assert requirement.specifier.contains(version(requirement.name), prereleases=True), text
 
 
-@pytest.mark.parametrize("arguments", [["flow", "ls"], ["flow-run", "ls"], ["deployment", "ls"], ["block", "ls"], ["work-pool", "ls"]])
+@pytest.mark.parametrize(
+    "arguments", [["flow", "ls"], ["flow-run", "ls"], ["deployment", "ls"], ["block", "ls"], ["work-pool", "ls"]]
+)
 def test_prefects_own_commands_work_on_the_embedded_server(server: Record, arguments: list[str]) -> None:
     """FastAPI 0.151 and later answer their requests with 422."""
     env = {**os.environ, "PREFECT_API_URL": server.api_url, "PREFECT_API_AUTH_STRING": server.auth}

@@ -278,3 +278,29 @@ def test_looking_at_an_experiment_does_not_run_its_script(script: Any, tmp_path:
     exp.status(return_dict=True)
     exp.logs("scaled")
     assert (tmp_path / "ran").read_text() == "x"
+
+
+def test_only_the_user_can_read_what_an_experiment_wrote() -> None:
+    with run.Experiment("private") as exp:
+        exp.add(
+            run.Script(inline="echo made > made; chmod 644 made"), run.LocalExecutor(env_vars={"TOKEN": "s3cret"}), name="a"
+        )
+        exp.run()
+    assert exp.directory.stat().st_mode & 0o077 == 0
+    holding = [p for p in exp.directory.rglob("*") if p.is_file() and "s3cret" in p.read_text(errors="replace")]
+    assert holding
+    assert not [p for p in holding if p.stat().st_mode & 0o077]
+    seen = on_server(exp)
+    assert "s3cret" not in str(seen["flow_run"].parameters) + str(seen["logs"]) + str(seen["graph"])
+
+
+def test_many_jobs_run_side_by_side() -> None:
+    with run.Experiment("many", enable_goodbye_message=False, skip_status_at_exit=True) as exp:
+        first = exp.add(run.Script(inline="true"), name="first")
+        middle = [exp.add(run.Script(inline="true"), name=f"job-{i}", dependencies=[first]) for i in range(60)]
+        exp.add(run.Script(inline="true"), name="last", dependencies=middle)
+        exp.run()
+    status = exp.status(return_dict=True)
+    assert status is not None
+    assert {v["status"] for v in status.values()} == {"SUCCEEDED"}
+    assert len(status) == 62
