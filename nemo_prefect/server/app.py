@@ -6,21 +6,23 @@ It is Prefect's own server with one page more, which signs the browser in.
 from __future__ import annotations
 
 import base64
+import gc
 import os
 import socket
 import sys
-
-import uvicorn
-from prefect.server.api.server import create_app
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from typing import TYPE_CHECKING
 
 from nemo_prefect.server.sign_in import PAGE, PATH, check_key
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
 
 
 async def sign_in(request: Request) -> Response:
     """GET gives the page; POST takes its key and gives what Prefect's UI keeps as the password."""
+    from starlette.responses import HTMLResponse, PlainTextResponse
+
     if request.method == "GET":
         return HTMLResponse(PAGE, headers={"Cache-Control": "no-store"})
     auth = os.environ["PREFECT_SERVER_API_AUTH_STRING"]
@@ -31,9 +33,19 @@ async def sign_in(request: Request) -> Response:
 
 def main() -> None:
     """Serve until TERM."""
+    gc.disable()  # until it is up: its imports and migrations make a million objects, nearly all of which stay
+    import uvicorn
+    from prefect.server.api.server import create_app
+    from starlette.routing import Route
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            gc.enable()
+
     app = create_app()
     app.router.routes.insert(0, Route(PATH, sign_in, methods=["GET", "POST"]))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_keep_alive=5, timeout_graceful_shutdown=3))
+    server = Server(uvicorn.Config(app, log_level="warning", timeout_keep_alive=5, timeout_graceful_shutdown=3))
     server.run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
 
 
