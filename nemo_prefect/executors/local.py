@@ -16,9 +16,8 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import psutil
 from pydantic import Field
 
 from nemo_prefect.errors import ConfigError, SubmissionError
@@ -28,6 +27,9 @@ from nemo_prefect.refs import JobRef
 from nemo_prefect.script import Script
 from nemo_prefect.spec import TaskSpec
 from nemo_prefect.states import Cause, JobState, JobStatus, ended
+
+if TYPE_CHECKING:
+    import psutil
 
 #: Seconds between TERM and KILL when a job is cancelled.
 GRACE = 5.0
@@ -236,6 +238,10 @@ def _is_ours(ref: JobRef) -> bool:
     """Whether the supervisor still runs. A process id is used again one day; its start time is not."""
     if ref.cluster != socket.gethostname():
         return False
+    if child := _children.get(ref.details["pid"]):
+        return child.poll() is None
+    import psutil
+
     try:
         process = psutil.Process(ref.details["pid"])
         # The supervisor noted the time a moment after the kernel did.
@@ -247,6 +253,8 @@ def _is_ours(ref: JobRef) -> bool:
 
 def _survivors(ref: JobRef) -> list[psutil.Process]:
     """Processes of a job whose supervisor was killed: they carry its key in their environment."""
+    import psutil
+
     found = []
     for process in psutil.process_iter(["uids"]):
         try:

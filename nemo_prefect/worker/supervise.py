@@ -11,7 +11,6 @@ import ctypes
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -110,7 +109,7 @@ def main(job_file):
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     os.umask(job.get("umask", 0o022))
     start = time.time()
-    record = {"key": job["key"], "attempt": job["attempt"], "host": socket.gethostname(), "start": start}
+    record = {"key": job["key"], "attempt": job["attempt"], "host": os.uname().nodename, "start": start}
     state = {"cancelled": False}
 
     def on_signal(number, frame):
