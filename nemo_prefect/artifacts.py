@@ -12,8 +12,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
 
 from nemo_prefect.shell import slug
 
@@ -25,8 +28,17 @@ logger = logging.getLogger("nemo_prefect")
 MAX_BYTES = 500_000
 
 
-async def publish_summary(experiment_id: str, records: Sequence[JobRecord]) -> None:
-    """The table of the experiment's jobs."""
+async def publish_summary(title: str, records: Sequence[JobRecord], published: UUID | None) -> UUID | None:
+    """The table of the experiment's jobs: made once, then kept up to date.
+
+    Args:
+        title: the experiment's title.
+        records: the jobs.
+        published: what the first call returned, or None.
+
+    Returns:
+        The artifact's id, or `published` where the server did not take it.
+    """
     rows = [
         {
             "job": record.job.id,
@@ -40,9 +52,13 @@ async def publish_summary(experiment_id: str, records: Sequence[JobRecord]) -> N
         for record in records
     ]
     try:
-        await acreate_table_artifact(rows, key=artifact_key(experiment_id), description=f"Jobs of {experiment_id}")
+        if published is None:
+            return await acreate_table_artifact(rows, key=artifact_key(f"{title}-jobs"), description=f"Jobs of {title}")
+        async with get_client() as client:
+            await client.update_artifact(published, ArtifactUpdate(data=json.dumps(rows)))
     except Exception as error:  # noqa: BLE001 - a table that cannot be shown must not end an experiment
-        logger.warning("The table of %s could not be published: %s", experiment_id, error)
+        logger.warning("The table of the jobs of %s could not be published: %s", title, error)
+    return published
 
 
 async def publish_files(directory: Path, job_id: str) -> None:

@@ -104,6 +104,7 @@ class Engine:
         self.released = False
         self.cancelled = False
         self._observer = observer
+        self._published: UUID | None = None
         self._rerun_failed = rerun_failed
         self._keep_jobs = keep_jobs
         self._before = self.ledger.latest()
@@ -140,8 +141,7 @@ class Engine:
         """Run the experiment inside the current flow run; returns the flow run's final state."""
         context = FlowRunContext.get()
         flow_run_id = context.flow_run.id  # type: ignore[union-attr]
-        if self._observer:
-            self._observer.on_start(self.records)
+        self._tell("on_start", self.records)
         tasks = await self._plan(flow_run_id)
         helpers = [asyncio.create_task(self._watch_flow_run(flow_run_id)), asyncio.create_task(self._publish())]
         try:
@@ -368,8 +368,7 @@ class Engine:
             async for line in executor.logs(ref, follow=True, offsets=offsets):
                 offsets[line.stream] = line.offset
                 record.last_line = line.text or record.last_line
-                if self._observer:
-                    self._observer.on_line(record, unit, line)
+                self._tell("on_line", record, unit, line)
                 now = time.monotonic()
                 if now - window >= 1.0:
                     if dropped:
@@ -393,8 +392,7 @@ class Engine:
         record = self.records[job_id]
         record.members[unit] = state
         if unit != job_id and state.status.is_terminal:
-            if self._observer:
-                self._observer.on_change(record)
+            self._tell("on_change", record)
             return
         if not state.status.is_terminal and state != record.state:
             self._set(job_id, state)
@@ -404,8 +402,16 @@ class Engine:
         record = self.records[job_id]
         if state != record.state:
             record.state = state
-            if self._observer:
-                self._observer.on_change(record)
+            self._tell("on_change", record)
+
+    def _tell(self, what: str, *about: Any) -> None:
+        """Tell the observer. One that cannot listen any more (a closed pipe: ``| head``) must not end an experiment."""
+        if self._observer is not None:
+            try:
+                getattr(self._observer, what)(*about)
+            except OSError as error:
+                logger.warning("What happens is not shown any more (%s). The experiment goes on.", error)
+                self._observer = None
 
     # Beside the jobs -------------------------------------------------------------------------------------------------
 
@@ -451,7 +457,7 @@ class Engine:
             await self._publish_now()
 
     async def _publish_now(self) -> None:
-        await publish_summary(self.spec.id, list(self.records.values()))
+        self._published = await publish_summary(self.spec.title, list(self.records.values()), self._published)
 
 
 def _body(engine: Engine, job: JobSpec) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import logging
 import os
 import signal
 import socket
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
     from nemo_prefect.engine import Engine, Observer
     from nemo_prefect.server import Connection
+
+logger = logging.getLogger("nemo_prefect")
 
 TAG = "nemo-prefect"
 #: Seconds in which a second Ctrl-C means "cancel".
@@ -100,9 +103,11 @@ def run_attached(
     with lock(layout), _prefect.quiet_console():
         try:
             run_sync(_run(spec, layout, connection, engines, observer, screen, rerun_failed, on_ready))
-        except (_prefect.Abort, KeyboardInterrupt, TerminationSignal):
+        except BaseException as error:
             if not engines or not engines[0].released:
                 raise
+            if not isinstance(error, (_prefect.Abort, KeyboardInterrupt, TerminationSignal)):
+                logger.exception("The experiment is handed over after an error.")
         engine = engines[0]
         states = {job_id: record.state for job_id, record in engine.records.items()}
         if not engine.released:

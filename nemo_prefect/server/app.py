@@ -11,12 +11,14 @@ import os
 import socket
 import sys
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from nemo_prefect.server.sign_in import PAGE, PATH, check_key
+from nemo_prefect.server.sign_in import COOKIE, PAGE, PATH, check_key
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 async def sign_in(request: Request) -> Response:
@@ -29,6 +31,26 @@ async def sign_in(request: Request) -> Response:
     if not check_key(auth, (await request.body()).decode(errors="replace")):
         return PlainTextResponse("expired", status_code=403)
     return PlainTextResponse(base64.b64encode(auth.encode()).decode(), headers={"Cache-Control": "no-store"})
+
+
+class SendToSignIn:
+    """A browser that was never signed in and asks for a page gets the one that signs in: Prefect's own pages show such a
+    visitor that the run was not found."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope["path"].startswith(("/api", PATH)):
+            from starlette.requests import Request
+            from starlette.responses import RedirectResponse
+
+            request = Request(scope)
+            wants_page = request.method == "GET" and "text/html" in request.headers.get("accept", "")
+            if wants_page and COOKIE not in request.cookies:
+                await RedirectResponse(f"{PATH}?next={quote(request.url.path)}")(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 def main() -> None:
@@ -45,6 +67,7 @@ def main() -> None:
 
     app = create_app()
     app.router.routes.insert(0, Route(PATH, sign_in, methods=["GET", "POST"]))
+    app.add_middleware(SendToSignIn)
     server = Server(uvicorn.Config(app, log_level="warning", timeout_keep_alive=5, timeout_graceful_shutdown=3))
     server.run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
 

@@ -37,6 +37,8 @@ SERVER_SETTINGS = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+    # The second UI asks hosts on the internet for things, whatever the settings say.
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
 }
 
@@ -135,7 +137,7 @@ class EmbeddedServer:
             host=socket.gethostname(),
             port=listener.getsockname()[1],
             pid=0,
-            auth=f"{_user()}:{secrets.token_urlsafe(24)}",
+            auth=self._password(),
         )
         life = os.open(self.directory / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(life, fcntl.LOCK_EX)
@@ -169,6 +171,16 @@ class EmbeddedServer:
             json.dump(asdict(record), out)
         temporary.replace(self._record)
         return record
+
+    def _password(self) -> str:
+        """``user:password``, the same at every start, so that browsers stay signed in."""
+        file = self.directory / "password"
+        try:
+            with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+                out.write(f"{_user()}:{secrets.token_urlsafe(24)}")
+        except FileExistsError:
+            pass
+        return file.read_text()
 
     def _wait(self, record: Record) -> None:
         deadline = time.monotonic() + START_TIMEOUT

@@ -16,17 +16,30 @@ PATH = "/sign-in"
 #: Seconds that a printed link is good for.
 LIFETIME = 24 * 3600
 
-PAGE = """<!doctype html><meta charset="utf-8"><title>Signing in…</title>
-<body style="font-family: sans-serif; margin: 4em auto; max-width: 36em"><p id="said">Signing in…</p><script>
-const next = new URLSearchParams(location.search).get("next") || "/";
-const target = next.startsWith("/") && !next.startsWith("//") ? next : "/";
+#: Says that a browser was signed in once. Holds nothing: it only spares those that were the way through this page.
+COOKIE = "nemo-prefect-signed-in"
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Sign in</title><link rel="icon" href="data:,">
+<style>body { font: 16px/1.5 sans-serif; margin: 4em auto; max-width: 36em; padding: 0 1em; color-scheme: light dark }
+code { background: #8882; padding: .1em .3em }</style>
+<div id="said">Signing in…</div>
+<template id="help"><h1>Sign in</h1><p>This Prefect server belongs to the user who started it. In that user's terminal,
+<code>nemo-prefect experiment open TITLE</code> or <code>nemo-prefect server start</code> makes a link that signs in.</p>
+<p>Links are good for a day.</p></template>
+<script>
+const next = new URL(new URLSearchParams(location.search).get("next") || "/", location.origin);
+const target = next.origin === location.origin ? next.pathname + next.search : "/";
+addEventListener("hashchange", () => location.reload());  // a link pasted here changes only the key
 fetch(location.pathname, {method: "POST", body: location.hash.slice(1)}).then(async answer => {
   if (answer.ok) { localStorage.setItem("prefect-password", await answer.text()); }
-  if (answer.ok || localStorage.getItem("prefect-password")) { location.replace(target); }
-  else { document.getElementById("said").textContent =
-    "This link has expired. Make a new one with: nemo-prefect experiment open"; }
+  if (answer.ok || localStorage.getItem("prefect-password")) {
+    document.cookie = "COOKIE=1; path=/; max-age=31536000; SameSite=Strict";
+    location.replace(target);
+  } else {
+    document.getElementById("said").replaceChildren(document.getElementById("help").content);
+  }
 });
-</script>"""
+</script></html>""".replace("COOKIE", COOKIE)
 
 
 def link(url: str, auth: str, path: str = "/", lifetime: float = LIFETIME) -> str:
