@@ -31,7 +31,7 @@ from nemo_prefect.script import Script
 from nemo_prefect.shell import check_name
 from nemo_prefect.spec import ExperimentSpec, check_graph
 from nemo_prefect.states import JobStatus
-from nemo_prefect.terminal import DummyConsole
+from nemo_prefect.terminal import DummyConsole, PatientConsole
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -639,9 +639,7 @@ nemo-prefect experiment cancel {exp_id} {first}
     def console(self) -> Any:
         """Where the experiment says what it does: a rich Console, or a `DummyConsole` in clean mode."""
         if self._console is None:
-            from rich.console import Console
-
-            self._console = DummyConsole() if self._clean_mode else Console()
+            self._console = DummyConsole() if self._clean_mode else PatientConsole()
         return self._console
 
     def _goodbye(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,17 @@ STYLES = {
 }
 #: Lines of the live table; with more jobs, those that ended longest ago are left out.
 MAX_ROWS = 24
+
+
+class PatientConsole(Console):
+    """A console whose closed pipe (``| head``) is no reason to end the program: rich's own would exit in mid-experiment."""
+
+    def on_broken_pipe(self) -> None:
+        """Say no more."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 class DummyConsole:

@@ -323,3 +323,13 @@ def test_a_reader_on_another_machine_gets_it_from_the_server(
 
 def test_cancelled_raises_its_own_error() -> None:
     assert issubclass(ExperimentCancelled, ExperimentFailed)
+
+
+def test_a_closed_pipe_does_not_end_an_experiment(launch: Any, tmp_path: Path) -> None:
+    """``python program.py | head -1``."""
+    process, exp_id = launch(PROGRAM.replace("seq 40", "seq 10"))
+    process.stdout.close()
+    process.wait(60)
+    wait_until(lambda: status(exp_id) == {"first": "SUCCEEDED", "second": "SUCCEEDED"})
+    wait_until(lambda: driver(Layout(directory(exp_id))) is None)
+    assert marks(tmp_path) == 2

@@ -47,7 +47,8 @@ def on_server(exp: run.Experiment, settle: float = 10.0) -> dict[str, Any]:
             seen = asyncio.run(read())
             # Task runs and logs reach the server in batches, a second or two after they happen.
             settled = all(r.state.is_final() or r.state_name == "NotReady" for r in seen["runs"].values())
-            if settled and seen["graph"]["nodes"] and all(seen["logs"].values()):
+            recorded = len(seen["runs"]) == len(seen["graph"]["nodes"]) == len(exp.jobs)
+            if recorded and settled and all(seen["logs"].values()):
                 return seen
             assert time.monotonic() < deadline, seen["runs"]
             time.sleep(0.3)
