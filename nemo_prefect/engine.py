@@ -103,6 +103,7 @@ class Engine:
         self.records = {job.id: JobRecord(job) for job in spec.jobs}
         self.released = False
         self.cancelled = False
+        self.final: State[Any] | None = None  # the flow run's final state, once every job has ended
         self._observer = observer
         self._published: UUID | None = None
         self._rerun_failed = rerun_failed
@@ -166,7 +167,8 @@ class Engine:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
         await self._publish_now()
-        return self._final_state()
+        self.final = self._final_state()
+        return self.final
 
     def _final_state(self) -> State[Any]:
         states = {job_id: record.state for job_id, record in self.records.items()}
@@ -419,6 +421,7 @@ class Engine:
         """Carry out what the UI, the CLI or another process asks of this run by setting states on the server."""
         cancelling = TaskRunFilter(state=TaskRunFilterState(type=StateTypeFilter(any_=[StateType.CANCELLING])))
         mine = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+        answers = True
         async with get_client() as client:
             while not self.cancelled:
                 await asyncio.sleep(WATCH_INTERVAL)
@@ -432,11 +435,14 @@ class Engine:
                         flow_run_filter=mine, task_run_filter=cancelling, sort=TaskRunSort.ID_DESC, limit=200
                     ):
                         self.cancel_job(run.name)
+                    answers = True
                 except ObjectNotFound:
                     logger.warning("The flow run of %s was deleted from the server. Its jobs go on.", self.spec.id)
                     return
                 except Exception as error:  # noqa: BLE001 - whatever the server answers, the jobs go on
-                    logger.warning("Could not ask the server about %s (%s). Asking again.", self.spec.id, error)
+                    if answers:
+                        logger.warning("The Prefect server does not answer (%r). The jobs go on; asking again.", error)
+                    answers = False
 
     async def _is_cancelled(self, flow_run_id: UUID) -> bool:
         async with get_client() as client:

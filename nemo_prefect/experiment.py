@@ -21,11 +21,13 @@ from nemo_prefect.errors import (
     ExperimentFailed,
     FailedJob,
     NotFoundError,
+    ServerError,
     UsageError,
 )
 from nemo_prefect.external_main import maybe_load_external_main, stop_if_imported_by_a_job
 from nemo_prefect.home import experiments_dir
 from nemo_prefect.jobs import Job, JobGroup, check_task, job_from_spec, job_to_spec, task_name
+from nemo_prefect.ledger import Ledger
 from nemo_prefect.plugin import ExperimentPlugin
 from nemo_prefect.script import Script
 from nemo_prefect.shell import check_name
@@ -424,7 +426,13 @@ nemo-prefect experiment cancel {exp_id} {first}
                 shutil.rmtree(layout.root)
             layout.write(spec)
             self._launched = True
-            self._drive(spec, connection, detach=detach, tail_logs=tail_logs)
+            try:
+                self._drive(spec, connection, detach=detach, tail_logs=tail_logs)
+            except ServerError:
+                if not Ledger(layout.root).path.exists():  # nothing was started: as if it had never been tried
+                    shutil.rmtree(layout.root)
+                    self._launched = False
+                raise
 
     def resume(self, detach: bool = False, tail_logs: bool = False) -> None:
         """Take up an experiment that nobody drives any more: what still runs is adopted, what succeeded is left alone, and

@@ -30,6 +30,7 @@ from nemo_prefect.spec import ExperimentSpec
 from nemo_prefect.states import JobState, JobStatus, overall
 
 if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun, State
 
     from nemo_prefect.engine import Engine, Observer
@@ -40,6 +41,8 @@ logger = logging.getLogger("nemo_prefect")
 TAG = "nemo-prefect"
 #: Seconds in which a second Ctrl-C means "cancel".
 SECOND_CTRL_C = 3.0
+#: Seconds for which a server that is away at the end is waited for.
+SERVER_AWAY = 30.0
 #: Seconds that a detached runner may take to own the experiment.
 RUNNER_TIMEOUT = 120.0
 
@@ -125,6 +128,7 @@ async def _run(
     rerun_failed: bool,
     on_ready: Callable[[], None] | None,
 ) -> None:
+    import httpx
     from prefect.flow_engine import run_flow_async
 
     from nemo_prefect import _prefect
@@ -136,14 +140,46 @@ async def _run(
     flow = compile_flow(spec, engine)
     parameters = {"experiment": summary(spec)}
     async with _prefect.one_client() as client:
-        flow_run = await _flow_run(client, flow, spec, layout, parameters)
+        try:
+            flow_run = await _flow_run(client, flow, spec, layout, parameters)
+        except httpx.HTTPError as error:
+            raise _unreachable(error) from error
         layout.write_run(flow_run_id=str(flow_run.id), api_url=connection.api_url)
         if screen:
             screen.on_link(connection.flow_run_link(flow_run.id))
         if on_ready:
             on_ready()
         with _interrupts(engine, screen):
-            await run_flow_async(flow, flow_run=flow_run, parameters=parameters, return_type="state")
+            try:
+                await run_flow_async(flow, flow_run=flow_run, parameters=parameters, return_type="state")
+            except httpx.HTTPError as error:
+                if engine.final is None:
+                    raise _unreachable(error) from error
+                await _tell_at_last(client, flow_run.id, engine.final)
+
+
+def _unreachable(error: Exception) -> ServerError:
+    return ServerError(
+        f"The Prefect server does not answer as it should ({error!r}).",
+        hint="Look at it with `nemo-prefect doctor`. Jobs that were started go on; resume() adopts them.",
+    )
+
+
+async def _tell_at_last(client: PrefectClient, flow_run_id: UUID, final: State[Any]) -> None:
+    """Put the final state of an experiment that has ended on a server that was away when it did. What the jobs did is known
+    by now, and is what counts: where the server stays away, that is only said."""
+    import httpx
+
+    deadline = time.monotonic() + SERVER_AWAY
+    while True:
+        try:
+            await client.set_flow_run_state(flow_run_id, final, force=True)
+            return
+        except httpx.HTTPError as error:
+            if time.monotonic() > deadline:
+                logger.warning("The Prefect server was not told how the experiment ended: it does not answer (%r).", error)
+                return
+            await asyncio.sleep(1.0)
 
 
 async def _flow_run(client: Any, flow: Any, spec: ExperimentSpec, layout: Layout, parameters: dict[str, Any]) -> FlowRun:

@@ -19,6 +19,7 @@ import nemo_prefect as run
 from nemo_prefect.errors import ExperimentCancelled, ExperimentFailed, UsageError
 from nemo_prefect.layout import Layout
 from nemo_prefect.ledger import Ledger
+from nemo_prefect.server import EmbeddedServer
 from nemo_prefect.session import driver
 
 pytestmark = pytest.mark.usefixtures("server", "home")
@@ -333,3 +334,24 @@ def test_a_closed_pipe_does_not_end_an_experiment(launch: Any, tmp_path: Path) -
     wait_until(lambda: status(exp_id) == {"first": "SUCCEEDED", "second": "SUCCEEDED"})
     wait_until(lambda: driver(Layout(directory(exp_id))) is None)
     assert marks(tmp_path) == 2
+
+
+def test_a_server_that_is_restarted_in_the_middle_loses_nothing(
+    launch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    embedded = EmbeddedServer(tmp_path / "prefect")
+    try:
+        before = embedded.start()
+        process, exp_id = launch(PROGRAM)
+        where = tmp_path / "home/experiments/long" / exp_id
+        wait_until(lambda: (where / "first/attempt-1/process.json").exists())
+        embedded.stop()
+        time.sleep(3)
+        assert embedded.start().auth == before.auth
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, out
+        assert status(exp_id) == {"first": "SUCCEEDED", "second": "SUCCEEDED"}
+        assert marks(tmp_path) == 2
+    finally:
+        embedded.stop()
