@@ -32,7 +32,7 @@ from nemo_prefect.errors import NemoPrefectError, SubmissionError
 from nemo_prefect.executors.base import Executor
 from nemo_prefect.executors.registry import executor_from_spec
 from nemo_prefect.layout import Layout, member_id
-from nemo_prefect.ledger import Entry, Ledger
+from nemo_prefect.ledger import Event, Ledger
 from nemo_prefect.logs import LogLine
 from nemo_prefect.poller import Poller
 from nemo_prefect.refs import JobRef
@@ -172,21 +172,23 @@ class Engine:
 
     def _final_state(self) -> State[Any]:
         states = {job_id: record.state for job_id, record in self.records.items()}
-        failed = [f"{job_id}: {s.describe()}" for job_id, s in states.items() if s.status is JobStatus.FAILED]
         outcome = overall(states.values())
-        if outcome is JobStatus.FAILED:
-            return prefect_states.Failed(message="; ".join(failed))
         if outcome is JobStatus.SUCCEEDED and not self.cancelled:
             return prefect_states.Completed(message=f"All {len(states)} jobs succeeded.")
-        return prefect_states.Cancelled(message="Cancelled.")
+        if outcome in (JobStatus.CANCELLED, JobStatus.SUCCEEDED):
+            return prefect_states.Cancelled(message="Cancelled.")
+        wrong = {
+            i: s for i, s in states.items() if s.status is not JobStatus.SUCCEEDED and s.cause is not Cause.UPSTREAM_FAILED
+        }
+        return prefect_states.Failed(message="; ".join(f"{i}: {s.describe()}" for i, s in wrong.items()))
 
     async def _plan(self, flow_run_id: UUID) -> dict[str, Any]:
         """Show the whole graph from the first second. Jobs that succeeded before keep the task runs they have."""
         tasks = {}
         for job in self.spec.jobs:
             executor = self._executors[job.id][0]
-            attempts = max((e.attempt for u in self._units(job) if (e := self._before.get(u))), default=1)
-            retries = executor.retries if self._rerun_failed else max(0, executor.retries - attempts + 1)
+            attempts = max((e.attempt for u in self._units(job) if (e := self._before.get(u))), default=0)
+            retries = executor.retries if self._rerun_failed else max(0, executor.retries - max(0, attempts - 1))
             task = _prefect.make_task(job.id, _body(self, job), retries)
             upstreams = [_prefect.task_run_id(flow_run_id, d) for d in job.dependencies]
             self._task_runs[job.id] = await _prefect.plan(task, flow_run_id, job.id, upstreams)
@@ -239,7 +241,7 @@ class Engine:
                 failed = [t for t in done if t.exception() or t.result().status is not JobStatus.SUCCEEDED]
                 if failed and pending and not self._stop[job.id].is_set():
                     await self._cancel_units(job)
-            state = _combine([t.result() for t in runs])
+            state = _combine([self._outcome(job, t) for t in runs])
         except asyncio.CancelledError:
             for unit_run in runs:
                 unit_run.cancel()
@@ -250,6 +252,16 @@ class Engine:
             for unit in units:
                 await publish_files(self.layout.attempt_dir(unit, attempt) / "artifacts", unit)
         return to_prefect(state)
+
+    def _outcome(self, job: JobSpec, unit_run: asyncio.Task[JobState]) -> JobState:
+        """How a unit ended. An error of ours is not the job's: of a job that was started nothing is known then."""
+        error = unit_run.exception()
+        if error is None:
+            return unit_run.result()
+        if not isinstance(error, Exception):
+            raise error
+        logger.error("Watching %s failed.", job.id, exc_info=error)
+        return JobState(JobStatus.UNKNOWN, message=f"it could not be watched any more ({error!r})")
 
     def _units(self, job: JobSpec) -> list[str]:
         """What is submitted for a job: the job itself, or each member of a group that its executor takes one by one."""
@@ -287,10 +299,10 @@ class Engine:
         run_logger = get_run_logger()
         try:
             ref = await self._submit(job.id, executor, request)
-        except NemoPrefectError as error:
+        except (NemoPrefectError, OSError) as error:
             state = JobState(JobStatus.FAILED, Cause.LAUNCH_FAILED, message=str(error))
             run_logger.error("%s", error)
-            self.ledger.write(unit, attempt, request.key, "ENDED", state)
+            self._note(request, "ENDED", state)
             return state
         if ref is None:
             return JobState(JobStatus.CANCELLED, Cause.CANCELLED, message="before it started")
@@ -306,10 +318,12 @@ class Engine:
             raise
         finally:
             stopping.cancel()
-        self.ledger.write(unit, attempt, request.key, "ENDED", state)
+        self._note(request, "ENDED", state)
         done, _ = await asyncio.wait({forwarding}, timeout=10.0)
         if not done:
             forwarding.cancel()
+        elif failure := forwarding.exception():
+            logger.warning("Not all output of %s reached the server (%r); it is in %s.", unit, failure, ref.directory)
         self._see(job.id, unit, state)
         return state
 
@@ -320,7 +334,7 @@ class Engine:
         if known is not None:
             if found := known.ref or await self._find_twice(executor, request):
                 if known.ref is None:
-                    self.ledger.write(request.job_id, request.attempt, request.key, "SUBMITTED", found)
+                    self._note(request, "SUBMITTED", found)
                 return found
         for attempt in range(1, SUBMISSIONS + 1):
             if self._stop[job_id].is_set():
@@ -339,8 +353,15 @@ class Engine:
                     break
                 if attempt == SUBMISSIONS:
                     raise
-        self.ledger.write(request.job_id, request.attempt, request.key, "SUBMITTED", ref)
+        self._note(request, "SUBMITTED", ref)
         return ref
+
+    def _note(self, request: JobRequest, event: Event, what: JobRef | JobState) -> None:
+        """Write down what has happened. It has, also where the disk is full: then the job's own records must do."""
+        try:
+            self.ledger.write(request.job_id, request.attempt, request.key, event, what)
+        except OSError as error:
+            logger.error("The ledger of %s could not be written: %s", self.spec.id, error)
 
     async def _find_twice(self, executor: Executor, request: JobRequest) -> JobRef | None:
         if found := await executor.find(request):
@@ -490,9 +511,3 @@ def _topological(jobs: Sequence[JobSpec]) -> list[JobSpec]:
         done |= {job.id for job in ready}
         left = [job for job in left if job.id not in done]
     return ordered
-
-
-def entry_of(entries: dict[str, Entry], job: JobSpec) -> Entry | None:
-    """The ledger's last word on a job, or on the last of a group's members."""
-    found = [e for i in range(len(job.tasks)) if (e := entries.get(job.id) or entries.get(member_id(job, i)))]
-    return max(found, key=lambda e: e.time, default=None)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from nemo_prefect.errors import ExecutorError
 from nemo_prefect.executors.base import Executor
 from nemo_prefect.refs import JobRef
 from nemo_prefect.states import Cause, JobState, JobStatus
@@ -71,7 +70,7 @@ class Poller:
             try:
                 states = await executor.poll(list(self._watches))
                 failures = 0
-            except ExecutorError as error:
+            except Exception as error:  # noqa: BLE001 - however a query fails, it says nothing of any job
                 failures += 1
                 states = {}
                 logger.warning("Could not ask %s about its jobs (%s). Asking again.", executor.cluster, error)

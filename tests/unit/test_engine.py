@@ -1,0 +1,112 @@
+"""What cannot be provoked on a real executor: its own errors, a full disk, an answer that gets lost."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+
+import nemo_prefect as run
+from nemo_prefect.errors import ExperimentFailed, SubmissionError
+from nemo_prefect.executors.local import LocalExecutor
+from nemo_prefect.ledger import Ledger
+
+pytestmark = pytest.mark.usefixtures("server", "home")
+
+
+def experiment() -> run.Experiment:
+    with run.Experiment("engine", enable_goodbye_message=False, skip_status_at_exit=True) as exp:
+        exp.add(run.Script(inline="echo ran >> $NEMO_PREFECT_JOB_DIR/ran"), name="job")
+        exp.add(run.Script(inline="true"), name="after", dependencies=["job"])
+        exp.run()
+    return exp
+
+
+def statuses(exp: run.Experiment) -> dict[str, str]:
+    found = exp.status(return_dict=True)
+    assert found is not None
+    return {k: v["status"].value for k, v in found.items()}
+
+
+def runs(exp: run.Experiment) -> int:
+    return (exp.directory / "job/ran").read_text().count("ran")
+
+
+def test_an_answer_that_gets_lost_starts_no_second_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    launch = LocalExecutor.launch
+    calls: list[str] = []
+
+    async def loses_its_answer(self: LocalExecutor, request: Any) -> Any:
+        ref = await launch(self, request)
+        calls.append(request.job_id)
+        if calls == ["job"]:
+            raise SubmissionError("The answer got lost.", transient=True)
+        return ref
+
+    monkeypatch.setattr(LocalExecutor, "launch", loses_its_answer)
+    exp = experiment()
+    assert calls == ["job", "after"]
+    assert runs(exp) == 1
+
+
+def test_a_submission_that_fails_for_a_passing_reason_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    launch = LocalExecutor.launch
+    calls: list[str] = []
+
+    async def fails_once(self: LocalExecutor, request: Any) -> Any:
+        calls.append(request.job_id)
+        if len(calls) == 1:
+            raise SubmissionError("Not now.", transient=True)
+        return await launch(self, request)
+
+    monkeypatch.setattr(LocalExecutor, "launch", fails_once)
+    exp = experiment()
+    assert calls == ["job", "job", "after"]
+    assert statuses(exp) == {"job": "SUCCEEDED", "after": "SUCCEEDED"}
+
+
+@pytest.mark.parametrize("error", [SubmissionError("No such partition."), OSError(errno.ENOSPC, "No space left on device")])
+def test_a_submission_that_fails_for_good_is_a_failure_that_says_why(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def fails(self: LocalExecutor, request: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(LocalExecutor, "launch", fails)
+    with pytest.raises(ExperimentFailed, match=str(error.args[-1])) as caught:
+        experiment()
+    assert [job.job_id for job in caught.value.jobs] == ["job"]
+    exp = run.Experiment.from_title("engine")
+    assert statuses(exp) == {"job": "FAILED", "after": "UNSUBMITTED"}
+
+
+def test_a_query_that_breaks_in_any_way_says_nothing_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    poll = LocalExecutor.poll
+    calls: list[int] = []
+
+    async def breaks_twice(self: LocalExecutor, refs: Any) -> Any:
+        calls.append(1)
+        if len(calls) <= 2:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return await poll(self, refs)
+
+    monkeypatch.setattr(LocalExecutor, "poll", breaks_twice)
+    assert statuses(experiment()) == {"job": "SUCCEEDED", "after": "SUCCEEDED"}
+
+
+def test_a_ledger_that_cannot_be_written_after_the_launch_does_not_lose_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Ledger.write
+
+    def full(self: Ledger, job_id: str, attempt: int, key: str, event: Any, payload: Any = None) -> None:
+        if event != "SUBMITTING":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, job_id, attempt, key, event, payload)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "write", full)
+        exp = experiment()
+    assert runs(exp) == 1
+    exp.resume()  # finds what ran, by its key, and does not run it again
+    assert runs(exp) == 1
+    assert statuses(exp) == {"job": "SUCCEEDED", "after": "SUCCEEDED"}
