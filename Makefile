@@ -19,7 +19,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 test: $(READY)  ## The part without clusters, browsers or wheels; under three minutes.
-	$(BIN)/python -m pytest tests/unit tests/conformance
+	$(BIN)/python -m pytest tests/unit tests/conformance tests/golden
 
 test-integration: $(READY)  ## Real experiments on this machine, the UI in a browser, the README, the built wheel.
 	$(BIN)/python -m pytest tests/integration tests/flows tests/ui tests/docs tests/wheel

@@ -8,6 +8,7 @@
       run.json  ledger.jsonl  runner.lock   its flow run, every submission, and who drives it
       worker/                               what runs inside the jobs
       <job>/task.json  <job>/script.sh      a job's Python call or inline script
+      <job>/code.tar.gz                     its code, where its executor has a packager, and where that came from
       <job>/attempt-1/                      stdout.log  stderr.log  exit.json  artifacts/
 """
 
@@ -23,6 +24,7 @@ from typing import Any
 from nemo_prefect import worker
 from nemo_prefect.errors import ConfigError, NotFoundError
 from nemo_prefect.executors.base import WORKER_DIR, JobRequest
+from nemo_prefect.executors.registry import executor_from_spec
 from nemo_prefect.external_main import FILE as MAIN
 from nemo_prefect.external_main import source_for
 from nemo_prefect.refs import submission_key
@@ -30,6 +32,7 @@ from nemo_prefect.shell import slug
 from nemo_prefect.spec import ExperimentSpec, JobSpec
 
 CONFIG, TASKS, VERSION_FILE, DONE = "_CONFIG", "_TASKS", "_VERSION", "_DONE"
+CODE = "code"
 
 
 class Layout:
@@ -72,6 +75,9 @@ class Layout:
             cwd=spec.cwd,
             scripts=tuple(str(s / "script.sh") if t.script.get("inline") else "" for t, s in zip(tasks, stems, strict=True)),
             payloads=tuple(str(s / "task.json") if t.payload else "" for t, s in zip(tasks, stems, strict=True)),
+            archives=tuple(
+                str(s / f"{CODE}.tar.gz") if job.executor_of(i).packs else "" for i, s in zip(members, stems, strict=True)
+            ),
         )
 
     def write(self, spec: ExperimentSpec) -> None:
@@ -79,6 +85,7 @@ class Layout:
 
         Raises:
             ConfigError: there is an experiment of that id already, or the directory cannot be written to.
+            PackagingError: a job's code cannot be packed.
         """
         staging = Layout(self.root.parent / f".{self.root.name}.{os.getpid()}.tmp")
         try:
@@ -118,6 +125,9 @@ class Layout:
                 if task.payload:
                     where = {"main": os.path.relpath(self.root / MAIN, directory), "sys_path": import_path()}
                     _private(directory / "task.json", json.dumps({**task.payload, **where}))
+                executor = job.executor_of(index)
+                if executor.packs:
+                    executor_from_spec(executor).packager.package(Path(spec.cwd), str(directory), CODE)
                 if inline := task.script.get("inline"):
                     shebang = "" if inline.startswith("#!") else "#!/usr/bin/env bash\n"
                     _private(directory / "script.sh", shebang + inline + "\n", mode=0o700)

@@ -37,6 +37,11 @@ class ExecutorSpec(_Frozen):
     config: dict[str, Any] = Field(default_factory=dict)
     block: str | None = Field(default=None, description="The block's slug, such as slurm-executor/a100.")
 
+    @property
+    def packs(self) -> bool:
+        """Whether the job's code is packed: whether it has another packager than the one that packs nothing."""
+        return "packager" in self.config
+
 
 class JobSpec(_Frozen):
     """One job, or a group of them that starts and fails as one."""

@@ -19,7 +19,7 @@ from nemo_prefect.server import EmbeddedServer, Record
 def pytest_configure() -> None:
     # Before Prefect is imported: it reads its settings once.
     for name in [n for n in os.environ if n.startswith(("PREFECT_", "NEMO"))]:
-        if name != "NEMO_PREFECT_SCREENSHOTS":
+        if name not in ("NEMO_PREFECT_SCREENSHOTS", "NEMO_PREFECT_GOLDEN"):
             del os.environ[name]
     root = tempfile.mkdtemp(prefix="nemo-prefect-tests-")
     os.environ["PREFECT_HOME"] = f"{root}/prefect"

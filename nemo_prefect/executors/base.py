@@ -43,6 +43,7 @@ class JobRequest:
         cwd: the directory in which the experiment was launched.
         scripts: the files of inline scripts, one a task, or "" for tasks that have none.
         payloads: the task files of Python calls, one a task, or "".
+        archives: the packed code, a ``.tar.gz`` file a task, or "" where none was packed.
     """
 
     key: str
@@ -55,6 +56,7 @@ class JobRequest:
     cwd: str = ""
     scripts: tuple[str, ...] = ()
     payloads: tuple[str, ...] = ()
+    archives: tuple[str, ...] = ()
 
     def command(self, index: int, python: str) -> list[str]:
         """The argument vector of one of the tasks, before any launcher.

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ from pydantic import Field
 from nemo_prefect.errors import ConfigError, SubmissionError
 from nemo_prefect.executors.base import WORKER_DIR, Executor, JobRequest, RenderedJob
 from nemo_prefect.logs import LogFiles, LogLine
+from nemo_prefect.packaging import Packager
 from nemo_prefect.refs import JobRef
 from nemo_prefect.script import Script
 from nemo_prefect.spec import TaskSpec
@@ -40,7 +43,8 @@ STARTUP = 10.0
 class LocalExecutor(Executor):
     """Runs jobs as processes on this machine.
 
-    The working directory is the one in which the experiment was launched; Python calls run under the same interpreter.
+    The working directory is the one in which the experiment was launched, or, with a packager, a copy of the code as it was
+    then. Python calls run under the same interpreter.
 
     Example:
         Load a saved executor and give it to an experiment:
@@ -78,7 +82,8 @@ class LocalExecutor(Executor):
     def check_task(self, task: TaskSpec) -> None:
         if task.kind == "script":
             script = Script(**task.script)
-            if script.path and not script.inline and not script.m and not Path(script.path).expanduser().is_file():
+            here = type(self.packager) is Packager  # else the script is looked for in what is packed
+            if here and script.path and not (script.inline or script.m or Path(script.path).expanduser().is_file()):
                 raise ConfigError(
                     f"The script {script.path!r} does not exist.",
                     hint=f"Give its path from {os.getcwd()}, where the job will run, or an absolute one.",
@@ -94,7 +99,8 @@ class LocalExecutor(Executor):
             directory=str(request.directory.parent),
         )
         env = {**self.env_vars, **task.script.get("env", {}), **request.environment()}
-        return RenderedJob(argv=tuple(argv), env=env, cwd=request.cwd or os.getcwd())
+        cwd = str(request.directory / "code") if any(request.archives) else request.cwd or os.getcwd()
+        return RenderedJob(argv=tuple(argv), env=env, cwd=cwd)
 
     def get_launcher_for_render(self) -> Any:
         """The launcher, without keeping it: rendering changes nothing."""
@@ -116,6 +122,8 @@ class LocalExecutor(Executor):
             "umask": _umask(),
         }
         request.directory.mkdir(parents=True, exist_ok=True)
+        if any(request.archives):
+            await asyncio.to_thread(_unpack, request.archives[0], Path(rendered.cwd))
         with open(os.open(job_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
             json.dump(job, out)
         supervisor = request.experiment_dir / WORKER_DIR / "supervise.py"
@@ -192,6 +200,14 @@ class LocalExecutor(Executor):
 
 #: Supervisors that this process started, kept to collect them when they end.
 _children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def _unpack(archive: str, directory: Path) -> None:
+    """The user's own code, as it was packed: links that lead elsewhere are kept."""
+    shutil.rmtree(directory, ignore_errors=True)  # of a launch that was interrupted
+    with tarfile.open(archive) as packed:
+        packed.extraction_filter = tarfile.fully_trusted_filter
+        packed.extractall(directory)
 
 
 def _path() -> str:

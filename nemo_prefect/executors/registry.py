@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 GROUP = "nemo_prefect.executors"
+#: Fields that `Executor.assign` sets; they say nothing of the executor itself.
+ASSIGNED = ("experiment_id", "job_dir")
 
 
 @lru_cache(maxsize=1)
@@ -60,12 +62,13 @@ def _check_contract(name: str, cls: object) -> None:
 
 def executor_to_spec(executor: Executor) -> ExecutorSpec:
     """An executor as data. Secret fields are written in the clear: a spec is kept in files that only the user reads."""
-    config = executor.model_dump(
-        mode="json",
-        context={"include_secrets": True},
-        exclude={"experiment_id", "job_dir", "block_type_slug"},
-        exclude_defaults=True,
-    )
+    written = executor.model_dump(mode="json", context={"include_secrets": True})
+    # Blocks bring a serializer of their own, which knows no exclude_defaults.
+    config = {
+        name: written[name]
+        for name, info in type(executor).model_fields.items()
+        if name not in ASSIGNED and getattr(executor, name) != info.get_default(call_default_factory=True)
+    }
     document = getattr(executor, "_block_document_name", None)
     block = f"{type(executor).get_block_type_slug()}/{document}" if document else None
     return ExecutorSpec(name=executor.executor_name, config=config, block=block)
