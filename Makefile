@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: hello check lint types test test-integration bench lock clean
+.PHONY: hello check lint types test test-integration torch bench lock clean
 
 hello: $(READY)  ## Install, and run the first experiment.
 	$(BIN)/python flows/hello_world.py
@@ -23,6 +23,9 @@ test: $(READY)  ## The part without clusters, browsers or wheels; under three mi
 
 test-integration: $(READY)  ## Real experiments on this machine, the UI in a browser, the README, the built wheel.
 	$(BIN)/python -m pytest tests/integration tests/flows tests/ui tests/docs tests/wheel
+
+torch: $(READY)  ## PyTorch, for the tests that need it; without it they are skipped.
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
 
 bench: $(READY)  ## Measures the README's figures, side by side; takes some minutes.
 	$(BIN)/python tests/benchmarks/run.py

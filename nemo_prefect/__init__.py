@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nemo_prefect.experiment import Experiment
     from nemo_prefect.home import get_nemorun_home, set_nemorun_home
     from nemo_prefect.jobs import Job, JobGroup
-    from nemo_prefect.launchers import Launcher
+    from nemo_prefect.launchers import Launcher, Torchrun
     from nemo_prefect.packaging import GitArchivePackager, HybridPackager, Packager, PatternPackager
     from nemo_prefect.plugin import ExperimentPlugin, Plugin
     from nemo_prefect.script import Script
@@ -44,6 +44,7 @@ _WHERE = {
     "PatternPackager": "packaging",
     "Plugin": "plugin",
     "Script": "script",
+    "Torchrun": "launchers",
     "autoconvert": "config",
     "dryrun_fn": "api",
     "get_nemorun_home": "home",
@@ -68,6 +69,7 @@ __all__ = [
     "PatternPackager",
     "Plugin",
     "Script",
+    "Torchrun",
     "autoconvert",
     "dryrun_fn",
     "get_nemorun_home",

@@ -64,7 +64,7 @@ class LocalExecutor(Executor):
     lost_after: ClassVar[float] = 2.0
 
     ntasks_per_node: int = Field(default=1, ge=1, description="Processes that a launcher such as torchrun starts.")
-    nodes: int = Field(default=1, ge=1, description="Nodes that a launcher is told of; all are this machine.")
+    nodes: int = Field(default=1, ge=1, description="Always 1: the local executor is one machine.")
 
     def nnodes(self) -> int:
         return self.nodes
@@ -80,6 +80,11 @@ class LocalExecutor(Executor):
         return "Local"
 
     def check_task(self, task: TaskSpec) -> None:
+        if self.nodes > 1:
+            raise ConfigError(
+                f"LocalExecutor(nodes={self.nodes}) asks for more nodes than this machine is.",
+                hint="For several processes on it, set ntasks_per_node and a launcher such as torchrun.",
+            )
         if task.kind == "script":
             script = Script(**task.script)
             here = type(self.packager) is Packager  # else the script is looked for in what is packed
@@ -96,7 +101,8 @@ class LocalExecutor(Executor):
             command,
             nnodes=self.nnodes(),
             nproc_per_node=self.nproc_per_node(),
-            directory=str(request.directory.parent),
+            directory=str(request.directory),
+            key=request.key,
         )
         env = {**self.env_vars, **task.script.get("env", {}), **request.environment()}
         cwd = str(request.directory / "code") if any(request.archives) else request.cwd or os.getcwd()

@@ -1,5 +1,6 @@
 """What starts a task's processes: `Launcher` and its kinds."""
 
 from nemo_prefect.launchers.base import Launcher, launcher_by_name
+from nemo_prefect.launchers.torchrun import Torchrun
 
-__all__ = ["Launcher", "launcher_by_name"]
+__all__ = ["Launcher", "Torchrun", "launcher_by_name"]

@@ -42,14 +42,15 @@ class Launcher(Polymorphic):
         return ["nsys", "profile", "-s", "none", "-t", ",".join(self.nsys_trace), "-o", output,
                 *self.nsys_extra_args, *metrics]  # fmt: skip
 
-    def wrap(self, argv: list[str], *, nnodes: int, nproc_per_node: int, directory: str) -> list[str]:
+    def wrap(self, argv: list[str], *, nnodes: int, nproc_per_node: int, directory: str, key: str) -> list[str]:
         """The command that starts `argv` under this launcher.
 
         Args:
             argv: the task's own command.
             nnodes: how many nodes the job spans.
             nproc_per_node: processes on each.
-            directory: the job's directory.
+            directory: the attempt's directory.
+            key: the submission's key, the same on every node of the job.
         """
         return [*self.get_nsys_prefix(directory), *argv]
 
@@ -60,7 +61,9 @@ def launcher_by_name(name: str) -> Launcher:
     Raises:
         ConfigError: there is none of that name.
     """
-    known: dict[str, type[Launcher]] = {}
+    from nemo_prefect.launchers.torchrun import Torchrun
+
+    known: dict[str, type[Launcher]] = {"torchrun": Torchrun}
     if name not in known:
-        raise ConfigError(f"There is no launcher named {name!r}.", hint=f"There are: {', '.join(known) or 'none'}.")
+        raise ConfigError(f"There is no launcher named {name!r}.", hint=f"There are: {', '.join(known)}.")
     return known[name]()

@@ -1,0 +1,9 @@
+cd /tmp/golden
+export SEED=1
+export NEMO_PREFECT_EXPERIMENT_ID=golden_1
+export NEMO_PREFECT_JOB_ID=job
+export NEMO_PREFECT_JOB_DIR=/tmp/golden/home/experiments/golden/golden_1/job
+export NEMO_PREFECT_ARTIFACTS=/tmp/golden/home/experiments/golden/golden_1/job/attempt-1/artifacts
+export NEMO_PREFECT_ATTEMPT=1
+export NEMO_PREFECT_KEY=410bbe08beb2
+/usr/bin/python3 -m torch.distributed.run --nnodes 1 --nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint localhost:0 --rdzv-id 410bbe08beb2 --tee 3 --log-dir /tmp/golden/home/experiments/golden/golden_1/job/attempt-1/ranks /tmp/golden/home/experiments/golden/golden_1/worker/run.py /tmp/golden/home/experiments/golden/golden_1/job/task.json

@@ -1,0 +1,11 @@
+cd /tmp/golden
+export SEED=1
+export GREETING='it'"'"'s "odd" $HOME
+second line'
+export NEMO_PREFECT_EXPERIMENT_ID=golden_1
+export NEMO_PREFECT_JOB_ID=job
+export NEMO_PREFECT_JOB_DIR=/tmp/golden/home/experiments/golden/golden_1/job
+export NEMO_PREFECT_ARTIFACTS=/tmp/golden/home/experiments/golden/golden_1/job/attempt-1/artifacts
+export NEMO_PREFECT_ATTEMPT=1
+export NEMO_PREFECT_KEY=410bbe08beb2
+python -m torch.distributed.run --nnodes 1 --nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint localhost:0 --rdzv-id 410bbe08beb2 --tee 3 --log-dir /tmp/golden/home/experiments/golden/golden_1/job/attempt-1/ranks --no-python bash /tmp/golden/home/experiments/golden/golden_1/job/script.sh
