@@ -21,7 +21,7 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from nemo_prefect.shell import slug
 
 if TYPE_CHECKING:
-    from nemo_prefect.engine import JobRecord
+    from nemo_prefect.records import JobRecord
 
 logger = logging.getLogger("nemo_prefect")
 #: Larger files are left where they are.

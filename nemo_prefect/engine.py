@@ -7,13 +7,10 @@ behind), watches it until it ends, forwards its output, and returns the state th
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from prefect import states as prefect_states
@@ -31,10 +28,11 @@ from nemo_prefect.artifacts import publish_files, publish_summary
 from nemo_prefect.errors import NemoPrefectError, SubmissionError
 from nemo_prefect.executors.base import Executor
 from nemo_prefect.executors.registry import executor_from_spec
+from nemo_prefect.forwarding import forward
 from nemo_prefect.layout import Layout, member_id
 from nemo_prefect.ledger import Event, Ledger
-from nemo_prefect.logs import LogLine
 from nemo_prefect.poller import Poller
+from nemo_prefect.records import JobRecord, Observer
 from nemo_prefect.refs import JobRef
 from nemo_prefect.spec import ExperimentSpec, JobSpec
 from nemo_prefect.states import Cause, JobState, JobStatus, overall, to_prefect
@@ -44,39 +42,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("nemo_prefect")
 
-#: Lines a second of one job that go to the server; its log files have them all.
-LINES_PER_SECOND = 200
 #: How often a submission that failed for a passing reason is tried again.
 SUBMISSIONS = 3
 #: Seconds between two looks at the flow run's own state (was it cancelled?).
 WATCH_INTERVAL = 1.5
-
-
-@dataclass
-class JobRecord:
-    """What is known of a job while the experiment runs."""
-
-    job: JobSpec
-    state: JobState = JobState(JobStatus.UNSUBMITTED)
-    attempt: int = 0
-    started: float | None = None
-    ended: float | None = None
-    last_line: str = ""
-    refs: dict[str, JobRef] = field(default_factory=dict)
-    members: dict[str, JobState] = field(default_factory=dict)
-
-
-class Observer(Protocol):
-    """Who is told what happens, on the engine's thread: a terminal, a test."""
-
-    def on_start(self, records: dict[str, JobRecord]) -> None:
-        """The jobs, once."""
-
-    def on_change(self, record: JobRecord) -> None:
-        """A job's state changed."""
-
-    def on_line(self, record: JobRecord, unit: str, line: LogLine) -> None:
-        """A job wrote a line."""
 
 
 class Engine:
@@ -308,7 +277,7 @@ class Engine:
             return JobState(JobStatus.CANCELLED, Cause.CANCELLED, message="before it started")
         record.refs[unit] = ref
         self._see(job.id, unit, JobState(JobStatus.SUBMITTED))
-        forwarding = asyncio.create_task(self._forward(executor, ref, job, unit, run_logger))
+        forwarding = asyncio.create_task(forward(executor, ref, record, unit, run_logger, self._tell))
         poller = self._pollers.setdefault((executor.executor_name, ref.cluster), Poller())
         stopping = asyncio.create_task(self._stop_when_asked(job.id, executor, ref, poller))
         try:
@@ -380,33 +349,6 @@ class Engine:
         running = [ref for unit, ref in record.refs.items() if not record.members[unit].status.is_terminal]
         if running:
             await executor.cancel(running)
-
-    async def _forward(self, executor: Executor, ref: JobRef, job: JobSpec, unit: str, run_logger: Any) -> None:
-        """Send a job's output to its task run's log, from where an earlier driver left off, and not too fast."""
-        record, prefix = self.records[job.id], f"[{unit.rpartition('/')[2]}] " if unit != job.id else ""
-        mark = Path(ref.directory) / "forwarded.json"
-        offsets: dict[str, int] = json.loads(mark.read_text()) if mark.exists() else {}
-        window, sent, dropped = time.monotonic(), 0, 0
-        try:
-            async for line in executor.logs(ref, follow=True, offsets=offsets):
-                offsets[line.stream] = line.offset
-                record.last_line = line.text or record.last_line
-                self._tell("on_line", record, unit, line)
-                now = time.monotonic()
-                if now - window >= 1.0:
-                    if dropped:
-                        run_logger.warning("%d lines are not shown here; all are in %s", dropped, ref.directory)
-                    window, sent, dropped = now, 0, 0
-                    mark.write_text(json.dumps(offsets))
-                if sent < LINES_PER_SECOND:
-                    sent += 1
-                    run_logger.info("%s%s", prefix, line.text)
-                else:
-                    dropped += 1
-            if dropped:
-                run_logger.warning("%d lines are not shown here; all are in %s", dropped, ref.directory)
-        finally:
-            mark.write_text(json.dumps(offsets))
 
     # States ----------------------------------------------------------------------------------------------------------
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun, State
 
-    from nemo_prefect.engine import Engine, Observer
+    from nemo_prefect.engine import Engine
+    from nemo_prefect.records import Observer
     from nemo_prefect.server import Connection
 
 logger = logging.getLogger("nemo_prefect")

@@ -18,9 +18,9 @@ from nemo_prefect.states import JobStatus
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from nemo_prefect.engine import JobRecord
     from nemo_prefect.history import JobView
     from nemo_prefect.logs import LogLine
+    from nemo_prefect.records import JobRecord
     from nemo_prefect.states import JobState
 
 STYLES = {

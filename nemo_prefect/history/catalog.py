@@ -1,0 +1,113 @@
+"""Which experiments there are, and finding one by its id."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nemo_prefect._async import run_sync
+from nemo_prefect.errors import NotFoundError
+from nemo_prefect.history.driver import asking
+from nemo_prefect.history.local import LocalHistory
+from nemo_prefect.history.server import ServerHistory
+from nemo_prefect.home import experiments_dir
+from nemo_prefect.layout import CONFIG, Layout
+from nemo_prefect.session import TAG
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+
+def titles(base_dir: str | None = None) -> list[str]:
+    """The titles of all experiments on this machine, oldest first."""
+    return [p.name for p in _directories(experiments_dir(base_dir))]
+
+
+def ids(title: str, base_dir: str | None = None) -> list[str]:
+    """The ids of the experiments of a title, oldest first: those on this machine, and those of a shared server."""
+    local = [p.name for p in _directories(experiments_dir(base_dir) / title) if (p / CONFIG).exists()]
+    return list(dict.fromkeys([*local, *_shared_ids(title)]))
+
+
+def _directories(parent: Path) -> list[Path]:
+    found = [p for p in parent.iterdir() if p.is_dir() and not p.name.startswith(".")] if parent.is_dir() else []
+    return sorted(found, key=lambda p: (p.stat().st_ctime_ns, p.name))
+
+
+def _shared_ids(title: str) -> list[str]:
+    """Only a server that the user named can hold experiments of others; the embedded one has what the disk has."""
+    from prefect.settings import get_current_settings
+
+    if not get_current_settings().api.url:
+        return []
+
+    async def read() -> list[str]:
+        from prefect.client.orchestration import get_client
+        from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterTags
+        from prefect.client.schemas.sorting import FlowRunSort
+
+        async with get_client() as client:
+            runs = await client.read_flow_runs(
+                flow_filter=FlowFilter(name=FlowFilterName(any_=[title])),
+                flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[TAG])),
+                sort=FlowRunSort.START_TIME_DESC,
+                limit=200,
+            )
+        return [run.name for run in reversed(runs)]
+
+    return run_sync(asking(read()))
+
+
+def open_history(exp_id: str, base_dir: str | None = None) -> LocalHistory | ServerHistory:
+    """The experiment of that id.
+
+    Raises:
+        NotFoundError: neither this machine nor the server has it; the message names the nearest id.
+        ServerError: it is not on this machine, and the server does not answer.
+    """
+    title, _, stamp = exp_id.rpartition("_")
+    directory = experiments_dir(base_dir) / (title or stamp) / exp_id
+    if (directory / CONFIG).exists():
+        return LocalHistory(Layout(directory))
+    other = next(iter(experiments_dir(base_dir).glob(f"*/{_glob(exp_id)}/{CONFIG}")), None)
+    if other is not None:
+        return LocalHistory(Layout(other.parent))
+    from nemo_prefect.server import connected
+
+    with connected(start=False) as connection:
+        found = run_sync(asking(_flow_run_named(exp_id))) if connection else None
+    if found is None:
+        import difflib
+
+        known = [i for t in titles(base_dir) for i in ids_on_disk(t, base_dir)]
+        near = difflib.get_close_matches(exp_id, known, 1)
+        raise NotFoundError(
+            f"Experiment {exp_id} not found.",
+            hint=f"Did you mean {near[0]}?" if near else "List them with `nemo-prefect experiment list`.",
+        )
+    summary = found.parameters.get("experiment") or {}
+    if (Path(summary.get("directory", "")) / CONFIG).is_file():  # an experiment with a base_dir of its own
+        return LocalHistory(Layout(summary["directory"]))
+    return ServerHistory(exp_id, found.id, summary)
+
+
+def ids_on_disk(title: str, base_dir: str | None = None) -> list[str]:
+    """The ids of the experiments of a title on this machine, oldest first."""
+    return [p.name for p in _directories(experiments_dir(base_dir) / title) if (p / CONFIG).exists()]
+
+
+def _glob(text: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", text)
+
+
+async def _flow_run_named(exp_id: str) -> FlowRun | None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    async with get_client() as client:
+        runs = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[exp_id])), sort=FlowRunSort.START_TIME_DESC, limit=1
+        )
+    return runs[0] if runs else None
