@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nemo_prefect.experiment import Experiment
     from nemo_prefect.home import get_nemorun_home, set_nemorun_home
     from nemo_prefect.jobs import Job, JobGroup
-    from nemo_prefect.launchers import Launcher, Torchrun
+    from nemo_prefect.launchers import ExecutorMacros, FaultTolerance, Launcher, Torchrun
     from nemo_prefect.packaging import GitArchivePackager, HybridPackager, Packager, PatternPackager
     from nemo_prefect.plugin import ExperimentPlugin, Plugin
     from nemo_prefect.script import Script
@@ -31,8 +31,10 @@ _WHERE = {
     "Config": "config",
     "ConfigurableMixin": "configurable",
     "Executor": "executors.base",
+    "ExecutorMacros": "launchers",
     "Experiment": "experiment",
     "ExperimentPlugin": "plugin",
+    "FaultTolerance": "launchers",
     "GitArchivePackager": "packaging",
     "HybridPackager": "packaging",
     "Job": "jobs",
@@ -56,8 +58,10 @@ __all__ = [
     "Config",
     "ConfigurableMixin",
     "Executor",
+    "ExecutorMacros",
     "Experiment",
     "ExperimentPlugin",
+    "FaultTolerance",
     "GitArchivePackager",
     "HybridPackager",
     "Job",

@@ -13,7 +13,7 @@ from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, SerializeAsAny, field_validator
 
 from nemo_prefect.errors import ConfigError
-from nemo_prefect.launchers import Launcher, launcher_by_name
+from nemo_prefect.launchers import ExecutorMacros, Launcher, launcher_by_name
 from nemo_prefect.logs import LogLine
 from nemo_prefect.packaging import Packager
 from nemo_prefect.refs import JobRef
@@ -160,6 +160,10 @@ class Executor(Block, ABC):
     def nproc_per_node(self) -> int:
         """How many processes a launcher starts on each node."""
         return 1
+
+    def macro_values(self) -> ExecutorMacros | None:
+        """Where this executor's jobs find what they have to know of their nodes, or None where they are not told."""
+        return None
 
     def info(self) -> str:
         """One line for the status table."""

@@ -24,6 +24,7 @@ from pydantic import Field
 
 from nemo_prefect.errors import ConfigError, SubmissionError
 from nemo_prefect.executors.base import WORKER_DIR, Executor, JobRequest, RenderedJob
+from nemo_prefect.launchers import ExecutorMacros, Launcher
 from nemo_prefect.logs import LogFiles, LogLine
 from nemo_prefect.packaging import Packager
 from nemo_prefect.refs import JobRef
@@ -38,6 +39,14 @@ if TYPE_CHECKING:
 GRACE = 5.0
 #: Seconds that a supervisor may take until it has written down its process id.
 STARTUP = 10.0
+#: Variables of every local job, so that what a task says of nodes means the same here as on a cluster.
+_MACROS = ExecutorMacros(
+    head_node_ip_var="head_node_ip",
+    nproc_per_node_var="nproc_per_node",
+    num_nodes_var="num_nodes",
+    node_rank_var="node_rank",
+    het_group_host_var="het_group_host",
+)
 
 
 class LocalExecutor(Executor):
@@ -72,6 +81,9 @@ class LocalExecutor(Executor):
     def nproc_per_node(self) -> int:
         return self.ntasks_per_node
 
+    def macro_values(self) -> ExecutorMacros:
+        return _MACROS
+
     @property
     def cluster(self) -> str:
         return socket.gethostname()
@@ -97,18 +109,30 @@ class LocalExecutor(Executor):
     def render(self, request: JobRequest) -> RenderedJob:
         task = request.tasks[0]
         command = request.command(0, sys.executable)
-        argv = self.get_launcher_for_render().wrap(
+        launcher = self.get_launcher_for_render()
+        argv = launcher.wrap(
             command,
             nnodes=self.nnodes(),
             nproc_per_node=self.nproc_per_node(),
             directory=str(request.directory),
             key=request.key,
         )
-        env = {**self.env_vars, **task.script.get("env", {}), **request.environment()}
+        known = {**self._nodes(), **launcher.environment()}
+        env = {**known, **self.env_vars, **task.script.get("env", {}), **request.environment()}
         cwd = str(request.directory / "code") if any(request.archives) else request.cwd or os.getcwd()
-        return RenderedJob(argv=tuple(argv), env=env, cwd=cwd)
+        # No shell will look the variables up, so what they hold is filled in here.
+        hosts = {_MACROS.het_group_host_var: "localhost"}
+        return _MACROS.apply(RenderedJob(argv=tuple(argv), env=env, cwd=cwd), {**known, **hosts})
 
-    def get_launcher_for_render(self) -> Any:
+    def _nodes(self) -> dict[str, str]:
+        return {
+            _MACROS.head_node_ip_var: "localhost",
+            _MACROS.num_nodes_var: str(self.nnodes()),
+            _MACROS.nproc_per_node_var: str(self.nproc_per_node()),
+            _MACROS.node_rank_var: "0",
+        }
+
+    def get_launcher_for_render(self) -> Launcher:
         """The launcher, without keeping it: rendering changes nothing."""
         return self.model_copy().get_launcher()
 
@@ -128,6 +152,8 @@ class LocalExecutor(Executor):
             "umask": _umask(),
         }
         request.directory.mkdir(parents=True, exist_ok=True)
+        for folder in self.get_launcher_for_render().folders(str(request.directory)):
+            os.makedirs(folder, exist_ok=True)
         if any(request.archives):
             await asyncio.to_thread(_unpack, request.archives[0], Path(rendered.cwd))
         with open(os.open(job_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:

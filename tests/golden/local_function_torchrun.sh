@@ -1,4 +1,8 @@
 cd /tmp/golden
+export head_node_ip=localhost
+export num_nodes=1
+export nproc_per_node=2
+export node_rank=0
 export SEED=1
 export NEMO_PREFECT_EXPERIMENT_ID=golden_1
 export NEMO_PREFECT_JOB_ID=job
