@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -236,6 +235,8 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 
 def _unpack(archive: str, directory: Path) -> None:
     """The user's own code, as it was packed: links that lead elsewhere are kept."""
+    import tarfile
+
     shutil.rmtree(directory, ignore_errors=True)  # of a launch that was interrupted
     with tarfile.open(archive) as packed:
         packed.extraction_filter = tarfile.fully_trusted_filter
