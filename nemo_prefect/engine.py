@@ -29,7 +29,7 @@ from nemo_prefect.errors import NemoPrefectError, SubmissionError
 from nemo_prefect.executors.base import Executor
 from nemo_prefect.executors.registry import executor_from_spec
 from nemo_prefect.forwarding import forward
-from nemo_prefect.layout import Layout, member_id
+from nemo_prefect.layout import Layout, units_of
 from nemo_prefect.ledger import Event, Ledger
 from nemo_prefect.poller import Poller
 from nemo_prefect.records import JobRecord, Observer
@@ -156,7 +156,7 @@ class Engine:
         tasks = {}
         for job in self.spec.jobs:
             executor = self._executors[job.id][0]
-            attempts = max((e.attempt for u in self._units(job) if (e := self._before.get(u))), default=0)
+            attempts = max((e.attempt for u in units_of(job) if (e := self._before.get(u))), default=0)
             retries = executor.retries if self._rerun_failed else max(0, executor.retries - max(0, attempts - 1))
             task = _prefect.make_task(job.id, _body(self, job), retries)
             upstreams = [_prefect.task_run_id(flow_run_id, d) for d in job.dependencies]
@@ -178,7 +178,7 @@ class Engine:
             stop.cancel()
         if self._stop[job.id].is_set():
             cancelled = JobState(JobStatus.CANCELLED, Cause.CANCELLED, message="before it started")
-            for unit in self._units(job):
+            for unit in units_of(job):
                 self.ledger.write(unit, 0, "", "ENDED", cancelled)
             self._set(job.id, cancelled)
             state = to_prefect(cancelled)
@@ -193,7 +193,7 @@ class Engine:
     async def body(self, job: JobSpec) -> State[Any]:
         """One attempt at a job, inside its task run. Its outcome is the task run's."""
         record = self.records[job.id]
-        units = self._units(job)
+        units = list(units_of(job))
         attempt, settled = self._attempt(job, units, first=record.attempt == 0)
         record.attempt = attempt
         if settled is not None:
@@ -232,12 +232,6 @@ class Engine:
         logger.error("Watching %s failed.", job.id, exc_info=error)
         return JobState(JobStatus.UNKNOWN, message=f"it could not be watched any more ({error!r})")
 
-    def _units(self, job: JobSpec) -> list[str]:
-        """What is submitted for a job: the job itself, or each member of a group that its executor takes one by one."""
-        if not job.group or self._executors[job.id][0].supports_groups:
-            return [job.id]
-        return [member_id(job, i) for i in range(len(job.tasks))]
-
     def _attempt(self, job: JobSpec, units: Sequence[str], *, first: bool) -> tuple[int, JobState | None]:
         """Which attempt comes now, and the job's final state where there is nothing left to do."""
         entries = [e for u in units if (e := (self._before if first else self.ledger.latest()).get(u))]
@@ -260,11 +254,8 @@ class Engine:
 
     async def _run_unit(self, job: JobSpec, unit: str, attempt: int) -> JobState:
         record = self.records[job.id]
-        index = int(unit.rpartition("/")[2]) if unit != job.id else 0
-        members = range(len(job.tasks)) if unit == job.id else range(index, index + 1)
-        executors = self._executors[job.id]
-        executor = executors[index if len(executors) > 1 else 0]
-        request = self.layout.request(self.spec, job, unit, members, attempt)
+        request = self.layout.request(self.spec, job, unit, units_of(job)[unit], attempt)
+        executor = request.executors[0]
         run_logger = get_run_logger()
         try:
             ref = await self._submit(job.id, executor, request)
@@ -277,7 +268,8 @@ class Engine:
             return JobState(JobStatus.CANCELLED, Cause.CANCELLED, message="before it started")
         record.refs[unit] = ref
         self._see(job.id, unit, JobState(JobStatus.SUBMITTED))
-        forwarding = asyncio.create_task(forward(executor, ref, record, unit, run_logger, self._tell))
+        over = asyncio.Event()
+        forwarding = asyncio.create_task(forward(executor, ref, record, unit, run_logger, self._tell, over))
         poller = self._pollers.setdefault((executor.executor_name, ref.cluster), Poller())
         stopping = asyncio.create_task(self._stop_when_asked(job.id, executor, ref, poller))
         try:
@@ -287,8 +279,9 @@ class Engine:
             raise
         finally:
             stopping.cancel()
+            over.set()
         self._note(request, "ENDED", state)
-        done, _ = await asyncio.wait({forwarding}, timeout=10.0)
+        done, _ = await asyncio.wait({forwarding}, timeout=30.0)
         if not done:
             forwarding.cancel()
         elif failure := forwarding.exception():

@@ -364,8 +364,7 @@ nemo-prefect experiment cancel {exp_id} {first}
         """
         from rich.text import Text
 
-        from nemo_prefect.executors.registry import executor_from_spec
-        from nemo_prefect.layout import Layout, member_id
+        from nemo_prefect.layout import Layout, units_of
 
         spec, layout = self.spec(), Layout(self.directory)
         if layout.root.exists() and not exist_ok and not self._written_by_dryrun:
@@ -373,10 +372,10 @@ nemo-prefect experiment cancel {exp_id} {first}
         if log:
             self.console.print(f"[bold]Dry run of {self._id}[/bold]")
         for job in spec.jobs:
-            for index in range(len(job.tasks)):
-                unit = member_id(job, index)
-                executor = executor_from_spec(job.executor_of(index))
-                rendered = executor.render(layout.request(spec, job, unit, range(index, index + 1), 1))
+            for unit, members in units_of(job).items():
+                request = layout.request(spec, job, unit, members, 1)
+                executor = request.executors[0]
+                rendered = executor.render(request)
                 if log:
                     after = f" after {', '.join(job.dependencies)}" if job.dependencies else ""
                     self.console.print(Text.assemble((unit, "bold cyan"), f" on {executor.info()}{after}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -17,7 +18,13 @@ LINES_PER_SECOND = 200
 
 
 async def forward(
-    executor: Executor, ref: JobRef, record: JobRecord, unit: str, run_logger: Any, tell: Callable[..., None]
+    executor: Executor,
+    ref: JobRef,
+    record: JobRecord,
+    unit: str,
+    run_logger: Any,
+    tell: Callable[..., None],
+    ended: asyncio.Event,
 ) -> None:
     """Forward until the job has ended and all it wrote was read, from where an earlier driver left off.
 
@@ -28,13 +35,14 @@ async def forward(
         unit: the job's id, or that of a group's member.
         run_logger: the task run's logger.
         tell: called with ``"on_line"``, the record, the unit and the line.
+        ended: set once the job has ended.
     """
-    prefix = f"[{unit.rpartition('/')[2]}] " if unit != record.job.id else ""
+    of_unit = unit.rpartition("/")[2] if unit != record.job.id else ""
     mark = Path(ref.directory) / "forwarded.json"
     offsets: dict[str, int] = json.loads(mark.read_text()) if mark.exists() else {}
     window, sent, dropped = time.monotonic(), 0, 0
     try:
-        async for line in executor.logs(ref, follow=True, offsets=offsets):
+        async for line in executor.logs(ref, follow=True, offsets=offsets, ended=ended):
             offsets[line.stream] = line.offset
             record.last_line = line.text or record.last_line
             tell("on_line", record, unit, line)
@@ -46,7 +54,8 @@ async def forward(
                 mark.write_text(json.dumps(offsets))
             if sent < LINES_PER_SECOND:
                 sent += 1
-                run_logger.info("%s%s", prefix, line.text)
+                member = line.member or of_unit
+                run_logger.info("%s%s", f"[{member}] " if member else "", line.text)
             else:
                 dropped += 1
         if dropped:

@@ -24,7 +24,7 @@ from typing import Any
 from nemo_prefect import worker
 from nemo_prefect.errors import ConfigError, NotFoundError
 from nemo_prefect.executors.base import WORKER_DIR, JobRequest
-from nemo_prefect.executors.registry import executor_from_spec
+from nemo_prefect.executors.registry import executor_class, executor_from_spec
 from nemo_prefect.external_main import FILE as MAIN
 from nemo_prefect.external_main import source_for
 from nemo_prefect.refs import submission_key
@@ -78,6 +78,7 @@ class Layout:
             archives=tuple(
                 str(s / f"{CODE}.tar.gz") if job.executor_of(i).packs else "" for i, s in zip(members, stems, strict=True)
             ),
+            executors=tuple(executor_from_spec(job.executor_of(i)) for i in members),
         )
 
     def write(self, spec: ExperimentSpec) -> None:
@@ -165,6 +166,14 @@ class Layout:
 def member_id(job: JobSpec, index: int) -> str:
     """The id of one of a group's members; of a single job its own."""
     return f"{job.id}/{index}" if job.group else job.id
+
+
+def units_of(job: JobSpec) -> dict[str, range]:
+    """What is submitted for a job, by id, with which of its tasks each holds: the job itself, or each member of a group
+    whose executor takes them one by one."""
+    if not job.group or executor_class(job.executors[0].name).supports_groups:
+        return {job.id: range(len(job.tasks))}
+    return {member_id(job, i): range(i, i + 1) for i in range(len(job.tasks))}
 
 
 def import_path() -> list[str]:

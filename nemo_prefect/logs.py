@@ -18,7 +18,7 @@ class LogLine:
 
     Attributes:
         text: the line; of a progress bar's redrawings (carriage returns) the last one.
-        stream: ``stdout`` or ``stderr``.
+        stream: ``stdout`` or ``stderr``; of a member ``0/stdout``.
         offset: where the stream stands after this line, in bytes.
         member: which member or rank wrote it, or "" where there is one only.
     """
@@ -30,34 +30,49 @@ class LogLine:
 
 
 class LogFiles:
-    """The growing ``stdout.log`` and ``stderr.log`` in a directory.
+    """The growing ``stdout.log`` and ``stderr.log`` in a directory, and in the numbered directories below it: a job that is
+    several (members of a group, nodes, ranks) has ``0/stdout.log``, ``1/stdout.log``, …
 
     Args:
         directory: where they are or will be.
-        offsets: where to begin in each, in bytes.
+        offsets: where to begin in each stream, in bytes, by its name: ``stdout``, ``0/stdout``.
+        member: read that one member only.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], offsets: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, directory: str | os.PathLike[str], offsets: Mapping[str, int] | None = None, member: str = ""
+    ) -> None:
         self._directory = Path(directory)
-        self._offsets = {stream: (offsets or {}).get(stream, 0) for stream in STREAMS}
+        self._offsets = dict(offsets or {})
+        self._member = member
 
     def read(self, *, final: bool = False) -> Iterator[LogLine]:
         """The whole lines written since the last call; with `final`, an unfinished last line too."""
-        for stream in STREAMS:
-            yield from self._read(stream, final)
+        for member in [self._member] if self._member else ["", *members(self._directory)]:
+            for stream in STREAMS:
+                yield from self._read(f"{member}/{stream}" if member else stream, member, final)
 
-    def _read(self, stream: str, final: bool) -> Iterator[LogLine]:
+    def _read(self, stream: str, member: str, final: bool) -> Iterator[LogLine]:
         try:
             file = (self._directory / f"{stream}.log").open("rb")
         except FileNotFoundError:
             return
         with file:
-            file.seek(self._offsets[stream])
+            file.seek(self._offsets.get(stream, 0))
             while chunk := file.readline(MAX_LINE):
                 if not chunk.endswith(b"\n") and len(chunk) < MAX_LINE and not final:
                     return
-                self._offsets[stream] += len(chunk)
-                yield LogLine(clean(chunk), stream, self._offsets[stream])
+                self._offsets[stream] = self._offsets.get(stream, 0) + len(chunk)
+                yield LogLine(clean(chunk), stream, self._offsets[stream], member)
+
+
+def members(directory: str | os.PathLike[str]) -> list[str]:
+    """The numbered directories in `directory`, in order."""
+    try:
+        names = [entry.name for entry in os.scandir(directory) if entry.name.isdigit() and entry.is_dir()]
+    except FileNotFoundError:
+        return []
+    return sorted(names, key=int)
 
 
 def clean(raw: bytes) -> str:
@@ -68,7 +83,12 @@ def clean(raw: bytes) -> str:
 
 def tail(directory: str | os.PathLike[str], count: int) -> list[str]:
     """The last `count` lines of a job's output: of stderr where it wrote any, else of stdout."""
-    for stream in ("stderr", "stdout"):
+    for stream in (
+        "stderr",
+        *(f"{m}/stderr" for m in members(directory)),
+        "stdout",
+        *(f"{m}/stdout" for m in members(directory)),
+    ):
         path = Path(directory) / f"{stream}.log"
         try:
             with path.open("rb") as file:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, SerializeAsAny, field_validator
 
-from nemo_prefect.errors import ConfigError
+from nemo_prefect.errors import ConfigError, ExecutorError
+from nemo_prefect.exit_record import read_exit
 from nemo_prefect.launchers import ExecutorMacros, Launcher, launcher_by_name
-from nemo_prefect.logs import LogLine
+from nemo_prefect.logs import LogFiles, LogLine
 from nemo_prefect.packaging import Packager
 from nemo_prefect.refs import JobRef
 from nemo_prefect.shell import check_env, exports, join
 from nemo_prefect.spec import TaskSpec
-from nemo_prefect.states import JobState
+from nemo_prefect.states import JobState, JobStatus
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,6 +46,7 @@ class JobRequest:
         scripts: the files of inline scripts, one a task, or "" for tasks that have none.
         payloads: the task files of Python calls, one a task, or "".
         archives: the packed code, a ``.tar.gz`` file a task, or "" where none was packed.
+        executors: the executor of each task: several different ones only in a group whose members have their own.
     """
 
     key: str
@@ -57,6 +60,23 @@ class JobRequest:
     scripts: tuple[str, ...] = ()
     payloads: tuple[str, ...] = ()
     archives: tuple[str, ...] = ()
+    executors: tuple[Executor, ...] = ()
+
+    def relocated(self, root: str) -> JobRequest:
+        """This request as it reads on a machine (in a container) that sees the experiment's directory as `root`."""
+        here = str(self.experiment_dir)
+
+        def moved(path: str) -> str:
+            return os.path.join(root, os.path.relpath(path, here)) if path else ""
+
+        return replace(
+            self,
+            experiment_dir=Path(root),
+            directory=Path(moved(str(self.directory))),
+            scripts=tuple(moved(p) for p in self.scripts),
+            payloads=tuple(moved(p) for p in self.payloads),
+            archives=tuple(moved(p) for p in self.archives),
+        )
 
     def command(self, index: int, python: str) -> list[str]:
         """The argument vector of one of the tasks, before any launcher.
@@ -109,10 +129,14 @@ class Executor(Block, ABC):
     executor_name: ClassVar[str] = ""
     #: Whether one submission can hold several tasks; else the engine submits a group's members one by one.
     supports_groups: ClassVar[bool] = False
+    #: Whether a job's files (logs, exit record) appear in its directory by themselves, without `fetch`.
+    shares_directory: ClassVar[bool] = False
     #: Whether the scheduler itself can hold the edge between two of its jobs.
     supports_native_dependencies: ClassVar[bool] = False
     #: Seconds between two polls: at first, and at most.
     poll_interval: ClassVar[tuple[float, float]] = (1.0, 30.0)
+    #: Seconds between two looks at a followed log: while lines come, and at most.
+    log_interval: ClassVar[tuple[float, float]] = (0.5, 5.0)
     #: Seconds that a job may be missing from every answer before it is lost.
     lost_after: ClassVar[float] = 60.0
 
@@ -211,15 +235,58 @@ class Executor(Block, ABC):
     async def cancel(self, refs: Sequence[JobRef]) -> None:
         """End these jobs, whatever they started included, and return once they ended. Ended ones are left alone."""
 
-    @abstractmethod
-    def logs(self, ref: JobRef, *, follow: bool = False, offsets: Mapping[str, int] | None = None) -> AsyncIterator[LogLine]:
+    async def fetch(self, ref: JobRef) -> None:
+        """Bring what the job wrote since the last call to `ref.directory`: ``stdout.log``, ``stderr.log``, ``exit.json``,
+        ``artifacts/``, and ``<n>/stdout.log``, … of members, nodes or ranks. Appends only what is missing, and is safe to
+        call again after a crash, by another process too. Does nothing where the files appear there by themselves.
+
+        Raises:
+            ExecutorError: the files could not be read; what is there already stays as it is.
+        """
+
+    async def logs(
+        self,
+        ref: JobRef,
+        *,
+        follow: bool = False,
+        offsets: Mapping[str, int] | None = None,
+        ended: asyncio.Event | None = None,
+    ) -> AsyncIterator[LogLine]:
         """The job's output, line by line.
 
         Args:
             ref: the job.
             follow: go on until the job has ended and all it wrote was given.
             offsets: where to begin in each stream, in bytes; a `LogLine` says where its stream stands after it.
+            ended: set by whoever watches the job once it has ended; without one the executor is asked.
         """
+        shortest, longest = self.log_interval
+        files, pause = LogFiles(ref.directory, offsets), shortest
+        while True:
+            over = not follow or (ended.is_set() if ended else await self._has_ended(ref))
+            try:
+                await self.fetch(ref)
+            except ExecutorError as error:
+                if over or not error.transient:
+                    raise
+            wrote = False
+            for line in files.read(final=over):
+                wrote = True
+                yield line
+            if over:
+                return
+            pause = shortest if wrote else min(pause * 1.3, longest)
+            await asyncio.sleep(pause)
+
+    async def _has_ended(self, ref: JobRef) -> bool:
+        """Whether the job writes no more. A query that fails says that nothing is known, so it is asked again."""
+        if read_exit(ref.directory) is not None:
+            return True
+        try:
+            state = (await self.poll([ref]))[ref]
+        except ExecutorError:
+            return False
+        return state.status.is_terminal or state.status is JobStatus.UNKNOWN
 
 
 def require(executor: object) -> Executor:

@@ -15,21 +15,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from nemo_prefect.errors import ConfigError, SubmissionError
 from nemo_prefect.executors.base import WORKER_DIR, Executor, JobRequest, RenderedJob
+from nemo_prefect.exit_record import read_exit, read_json
 from nemo_prefect.launchers import ExecutorMacros, Launcher
-from nemo_prefect.logs import LogFiles, LogLine
 from nemo_prefect.packaging import Packager
 from nemo_prefect.refs import JobRef
 from nemo_prefect.script import Script
 from nemo_prefect.spec import TaskSpec
-from nemo_prefect.states import Cause, JobState, JobStatus, ended
+from nemo_prefect.states import Cause, JobState, JobStatus
 
 if TYPE_CHECKING:
     import psutil
@@ -70,6 +70,8 @@ class LocalExecutor(Executor):
     executor_name: ClassVar[str] = "local"
     poll_interval: ClassVar[tuple[float, float]] = (0.02, 0.5)
     lost_after: ClassVar[float] = 2.0
+    shares_directory: ClassVar[bool] = True
+    log_interval: ClassVar[tuple[float, float]] = (0.02, 0.5)
 
     ntasks_per_node: int = Field(default=1, ge=1, description="Processes that a launcher such as torchrun starts.")
     nodes: int = Field(default=1, ge=1, description="Always 1: the local executor is one machine.")
@@ -183,7 +185,7 @@ class LocalExecutor(Executor):
         return ref
 
     async def find(self, request: JobRequest) -> JobRef | None:
-        record = _read_json(request.directory / "process.json")
+        record = read_json(request.directory / "process.json")
         if record is None:
             return None
         return JobRef(
@@ -203,7 +205,7 @@ class LocalExecutor(Executor):
 
     async def cancel(self, refs: Sequence[JobRef]) -> None:
         for ref in refs:
-            if _is_ours(ref) and not _exit_file(ref).exists():
+            if _is_ours(ref) and read_exit(ref.directory) is None:
                 _signal(ref.details["pid"], signal.SIGTERM)
         deadline = time.monotonic() + GRACE + 2.5
         while time.monotonic() < deadline and any(_state(r).status is JobStatus.RUNNING for r in refs):
@@ -212,21 +214,6 @@ class LocalExecutor(Executor):
         for ref in refs:
             for process in _survivors(ref):
                 _signal(process.pid, signal.SIGKILL)
-
-    async def logs(
-        self, ref: JobRef, *, follow: bool = False, offsets: Mapping[str, int] | None = None
-    ) -> AsyncIterator[LogLine]:
-        files, pause = LogFiles(ref.directory, offsets), 0.02
-        while True:
-            over = not follow or _state(ref).status is not JobStatus.RUNNING
-            wrote = False
-            for line in files.read(final=over):
-                wrote = True
-                yield line
-            if over:
-                return
-            pause = 0.02 if wrote else min(pause * 1.3, 0.5)
-            await asyncio.sleep(pause)
 
 
 #: Supervisors that this process started, kept to collect them when they end.
@@ -253,34 +240,16 @@ def _umask() -> int:
     return current
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        data: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    return data
-
-
-def _exit_file(ref: JobRef) -> Path:
-    return Path(ref.directory) / "exit.json"
-
-
 def _state(ref: JobRef) -> JobState:
-    if (record := _read_json(_exit_file(ref))) is not None:
-        return _from_record(record)
+    if (state := read_exit(ref.directory)) is not None:
+        return state
     if ref.cluster != socket.gethostname():
         return JobState(JobStatus.UNKNOWN, message=f"it runs on {ref.cluster}, which cannot be asked from here")
     if _is_ours(ref) or _survivors(ref):
         return JobState(JobStatus.RUNNING)
-    if (record := _read_json(_exit_file(ref))) is not None:  # it ended between the two looks
-        return _from_record(record)
+    if (state := read_exit(ref.directory)) is not None:  # it ended between the two looks
+        return state
     return JobState(JobStatus.UNKNOWN, Cause.LOST, message="its process is gone and left no exit record")
-
-
-def _from_record(record: Mapping[str, Any]) -> JobState:
-    if record["cancelled"]:
-        return JobState(JobStatus.CANCELLED, Cause.CANCELLED, record["exit_code"], record["signal"])
-    return ended(record["exit_code"], record["signal"], record.get("message", ""))
 
 
 def _is_ours(ref: JobRef) -> bool:

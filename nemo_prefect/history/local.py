@@ -11,14 +11,15 @@ from uuid import UUID
 
 from nemo_prefect._async import run_sync
 from nemo_prefect.errors import ExecutorError, ServerError
+from nemo_prefect.exit_record import read_exit
 from nemo_prefect.history.driver import CANCEL_TIMEOUT, ask_driver, asking
 from nemo_prefect.history.view import JobView, no_such_job
-from nemo_prefect.layout import Layout, member_id
+from nemo_prefect.layout import Layout, member_id, units_of
 from nemo_prefect.ledger import Entry, Ledger
 from nemo_prefect.logs import LogFiles
 from nemo_prefect.refs import JobRef
 from nemo_prefect.session import driver
-from nemo_prefect.spec import ExperimentSpec
+from nemo_prefect.spec import ExperimentSpec, JobSpec
 from nemo_prefect.states import Cause, JobState, JobStatus
 
 if TYPE_CHECKING:
@@ -41,17 +42,19 @@ class LocalHistory:
     def views(self) -> list[JobView]:
         """All jobs, and for groups their members after them."""
         entries = Ledger(self.layout.root).latest()
-        unknown = [e.ref for e in entries.values() if e.ref and e.event != "ENDED"]
+        unknown = {unit: e.ref for unit, e in entries.items() if e.ref and e.event != "ENDED"}
         asked = run_sync(self._ask(unknown)) if unknown else {}
         views: list[JobView] = []
         for job in self.spec.jobs:
-            units = [job.id] if job.id in entries or not job.group else [member_id(job, i) for i in range(len(job.tasks))]
+            units = list(units_of(job))
             members = [self._view(unit, job.executor_of(i).name, entries.get(unit), asked) for i, unit in enumerate(units)]
             if units != [job.id]:
                 directory = str(self.layout.job_dir(job.id))
                 handle = next((m.handle for m in members if m.handle), "")
                 views.append(JobView(job.id, _group_state(members), job.executors[0].name, handle, directory))
             views += members
+            if job.group and units == [job.id]:
+                views += [_member_view(job, index, members[0]) for index in range(len(job.tasks))]
         return _with_upstreams(views, self.spec)
 
     def _view(self, unit: str, executor: str, entry: Entry | None, asked: Mapping[JobRef, JobState]) -> JobView:
@@ -67,7 +70,7 @@ class LocalHistory:
         ref = entry.ref
         return JobView(unit, state, executor, ref.handle if ref else "", directory, ref)
 
-    async def _ask(self, refs: Sequence[JobRef]) -> dict[JobRef, JobState]:
+    async def _ask(self, refs: Mapping[str, JobRef]) -> dict[JobRef, JobState]:
         answers: dict[JobRef, JobState] = {}
         for executor, mine in self._by_executor(refs):
             try:
@@ -76,16 +79,23 @@ class LocalHistory:
                 answers |= {ref: JobState(JobStatus.UNKNOWN, message=str(error)) for ref in mine}
         return {r: _settled(s) for r, s in answers.items()}
 
-    def _by_executor(self, refs: Sequence[JobRef]) -> Iterator[tuple[Executor, list[JobRef]]]:
-        """The references by who can answer for them: one query a cluster."""
+    def _by_executor(self, refs: Mapping[str, JobRef]) -> Iterator[tuple[Executor, list[JobRef]]]:
+        """The references (by unit) by who can answer for them: one query a cluster."""
+        groups: dict[tuple[str, str], dict[str, JobRef]] = {}
+        for unit, ref in refs.items():
+            groups.setdefault((ref.executor, ref.cluster), {})[unit] = ref
+        for mine in groups.values():
+            yield self._executor_of(next(iter(mine))), list(mine.values())
+
+    def _executor_of(self, unit: str) -> Executor:
+        """The executor to which a unit was submitted."""
         from nemo_prefect.executors.registry import executor_from_spec
 
-        specs = {e.name: e for job in self.spec.jobs for e in job.executors}
-        groups: dict[tuple[str, str], list[JobRef]] = {}
-        for ref in refs:
-            groups.setdefault((ref.executor, ref.cluster), []).append(ref)
-        for (name, _), mine in groups.items():
-            yield executor_from_spec(specs[name]), mine
+        name, _, member = unit.partition("/")
+        job = self.spec.job(unit) or self.spec.job(name)
+        if job is None:
+            raise no_such_job(self.spec.id, unit, [j.id for j in self.spec.jobs])
+        return executor_from_spec(job.executor_of(int(member) if member else 0))
 
     def lines(self, job_id: str, regex: str | None = None, follow: bool = True) -> Iterator[tuple[str, str]]:
         """The lines of a job's latest attempt, each with the member that wrote it; goes on while the job runs.
@@ -96,28 +106,34 @@ class LocalHistory:
         wanted = re.compile(regex) if regex else None
         units = self._units(job_id)
         readers: dict[str, LogFiles] = {}
+        executors = {unit: self._executor_of(unit) for unit in units}
         while True:
             views = {v.id: v for v in self.views()}
-            over = not follow or all(views[u].state.status is not JobStatus.RUNNING for u in units)
-            for unit in units:
+            over = not follow or all(views[u].state.status not in _WRITING for u in units)
+            for unit, member in units.items():
                 ref = views[unit].ref
                 if ref is None:
                     continue
-                reader = readers.setdefault(ref.directory, LogFiles(ref.directory))
+                if not executors[unit].shares_directory and driver(self.layout) is None:
+                    run_sync(executors[unit].fetch(ref))  # else its driver fetches what the job writes
+                reader = readers.setdefault(ref.directory, LogFiles(ref.directory, member=member))
                 for line in reader.read(final=over):
                     if wanted is None or wanted.search(line.text):
-                        yield unit, line.text
+                        yield f"{unit}/{line.member}" if line.member else unit, line.text
             if over:
                 return
-            time.sleep(0.2)
+            time.sleep(0.2 if all(e.shares_directory for e in executors.values()) else 1.0)
 
-    def _units(self, job_id: str) -> list[str]:
+    def _units(self, job_id: str) -> dict[str, str]:
+        """What was submitted of a job (or of one member), each with the one member whose output is asked for, or ""."""
         known = [v.id for v in self.views()]
         if job_id not in known:
             raise no_such_job(self.spec.id, job_id, known)
-        job = self.spec.job(job_id)
-        members = [member_id(job, i) for i in range(len(job.tasks))] if job else []
-        return [m for m in members if m in known] or [job_id]
+        if job := self.spec.job(job_id):
+            return dict.fromkeys(units_of(job), "")
+        name, _, member = job_id.rpartition("/")
+        job = self.spec.job(name)
+        return {name: member} if job and name in units_of(job) else {job_id: ""}
 
     def cancel(self, job_id: str | None = None) -> None:
         """End a job (all, without an id), and return once it ended.
@@ -139,7 +155,7 @@ class LocalHistory:
             return
         views = [v for v in self.views() if target is None or v.id == target or v.id.startswith(f"{target}/")]
         running = [v for v in views if v.ref and not v.state.status.is_terminal]
-        run_sync(self._cancel_now([v.ref for v in running if v.ref]))
+        run_sync(self._cancel_now({v.id: v.ref for v in running if v.ref}))
         ledger, entries = Ledger(self.layout.root), Ledger(self.layout.root).latest()
         for view in running:
             if not self._state_now(view.id).status.is_terminal:
@@ -152,7 +168,7 @@ class LocalHistory:
     def _state_now(self, unit: str) -> JobState:
         return next(v.state for v in self.views() if v.id == unit)
 
-    async def _cancel_now(self, refs: Sequence[JobRef]) -> None:
+    async def _cancel_now(self, refs: Mapping[str, JobRef]) -> None:
         for executor, mine in self._by_executor(refs):
             await executor.cancel(mine)
 
@@ -198,6 +214,18 @@ class LocalHistory:
                     run_sync(asking(tell()))
         except ServerError:
             return  # the jobs have ended, and the ledger says so; the server hears of it with the next resume
+
+
+#: States of jobs that still write, or will.
+_WRITING = (JobStatus.SUBMITTED, JobStatus.PENDING, JobStatus.RUNNING)
+
+
+def _member_view(job: JobSpec, index: int, group: JobView) -> JobView:
+    """One member of a group that was one submission: what its exit record says, else what is known of the whole."""
+    state = group.state
+    if group.ref is not None:
+        state = read_exit(f"{group.ref.directory}/{index}") or state
+    return JobView(member_id(job, index), state, job.executor_of(index).name, group.handle, group.local_dir)
 
 
 def _settled(state: JobState) -> JobState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -94,7 +95,12 @@ class FakeExecutor(Executor):
                 self._jobs[ref.key] = [JobState(JobStatus.CANCELLED, Cause.CANCELLED)]
 
     async def logs(
-        self, ref: JobRef, *, follow: bool = False, offsets: Mapping[str, int] | None = None
+        self,
+        ref: JobRef,
+        *,
+        follow: bool = False,
+        offsets: Mapping[str, int] | None = None,
+        ended: asyncio.Event | None = None,
     ) -> AsyncIterator[LogLine]:
         yield LogLine(f"output of {ref.key}", "stdout", 1)
 
