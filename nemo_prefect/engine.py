@@ -25,7 +25,7 @@ from prefect.logging import get_run_logger
 
 from nemo_prefect import _prefect
 from nemo_prefect.artifacts import publish_files, publish_summary
-from nemo_prefect.errors import NemoPrefectError, SubmissionError
+from nemo_prefect.errors import ExecutorError, NemoPrefectError
 from nemo_prefect.executors.base import Executor
 from nemo_prefect.executors.registry import executor_from_spec
 from nemo_prefect.forwarding import forward
@@ -44,6 +44,8 @@ logger = logging.getLogger("nemo_prefect")
 
 #: How often a submission that failed for a passing reason is tried again.
 SUBMISSIONS = 3
+#: Seconds between two tries to look a submission up on a cluster that does not answer: at first; then ever longer.
+FIND_PAUSE = 1.0
 #: Seconds between two looks at the flow run's own state (was it cancelled?).
 WATCH_INTERVAL = 1.5
 
@@ -70,6 +72,7 @@ class Engine:
         self.layout = Layout(spec.directory)
         self.ledger = Ledger(spec.directory)
         self.records = {job.id: JobRecord(job) for job in spec.jobs}
+        self._refused: set[str] = set()  # submissions of which it is certain that they started nothing
         self.released = False
         self.cancelled = False
         self.final: State[Any] | None = None  # the flow run's final state, once every job has ended
@@ -260,6 +263,8 @@ class Engine:
         try:
             ref = await self._submit(job.id, executor, request)
         except (NemoPrefectError, OSError) as error:
+            if self._may_run(request):  # nobody can say: not a failure, and resume() looks it up first
+                raise
             state = JobState(JobStatus.FAILED, Cause.LAUNCH_FAILED, message=str(error))
             run_logger.error("%s", error)
             self._note(request, "ENDED", state)
@@ -306,14 +311,16 @@ class Engine:
             try:
                 ref = await executor.launch(request)
                 break
-            except SubmissionError as error:
-                if not error.transient:
+            except (ExecutorError, OSError) as error:
+                if isinstance(error, ExecutorError) and not error.transient:
+                    self._refused.add(request.key)
                     raise
                 found = await self._find_twice(executor, request)  # an answer that got lost may have started it
                 if found:
                     ref = found
                     break
-                if attempt == SUBMISSIONS:
+                if attempt == SUBMISSIONS or isinstance(error, OSError):
+                    self._refused.add(request.key)
                     raise
         self._note(request, "SUBMITTED", ref)
         return ref
@@ -325,11 +332,30 @@ class Engine:
         except OSError as error:
             logger.error("The ledger of %s could not be written: %s", self.spec.id, error)
 
+    def _may_run(self, request: JobRequest) -> bool:
+        """Whether a submission was announced of which nothing is known: not that it worked, nor that it was refused."""
+        entry = self.ledger.latest().get(request.job_id)
+        announced = entry is not None and entry.key == request.key and entry.event == "SUBMITTING"
+        return announced and request.key not in self._refused
+
     async def _find_twice(self, executor: Executor, request: JobRequest) -> JobRef | None:
-        if found := await executor.find(request):
+        if found := await self._find(executor, request):
             return found
         await asyncio.sleep(min(executor.lost_after, 10.0))
-        return await executor.find(request)
+        return await self._find(executor, request)
+
+    async def _find(self, executor: Executor, request: JobRequest) -> JobRef | None:
+        """Look a submission up. Of a cluster that does not answer nothing is known: another try might double the job."""
+        pause = FIND_PAUSE
+        while True:
+            try:
+                return await executor.find(request)
+            except ExecutorError as error:
+                if not error.transient:
+                    raise
+                logger.warning("Whether %s was submitted cannot be asked yet (%s). Asking again.", request.job_id, error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 60.0)
 
     async def _stop_when_asked(self, job_id: str, executor: Executor, ref: JobRef, poller: Poller) -> None:
         await self._stop[job_id].wait()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import nemo_prefect as run
-from nemo_prefect.errors import ExperimentFailed, SubmissionError
+from nemo_prefect.errors import ExecutorError, ExperimentFailed, SubmissionError
 from nemo_prefect.executors.local import LocalExecutor
 from nemo_prefect.ledger import Ledger
 
@@ -64,6 +64,47 @@ def test_a_submission_that_fails_for_a_passing_reason_is_tried_again(monkeypatch
     exp = experiment()
     assert calls == ["job", "job", "after"]
     assert statuses(exp) == {"job": "SUCCEEDED", "after": "SUCCEEDED"}
+
+
+def test_a_lost_answer_and_a_cluster_that_cannot_be_asked_double_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    launch, find = LocalExecutor.launch, LocalExecutor.find
+    launches: list[str] = []
+    silent = [1, 2, 3]
+
+    async def breaks_off(self: LocalExecutor, request: Any) -> Any:
+        launches.append(request.job_id)
+        ref = await launch(self, request)
+        if len(launches) == 1:
+            raise ConnectionResetError("The engine went away.")
+        return ref
+
+    async def is_away(self: LocalExecutor, request: Any) -> Any:
+        if launches and silent and (request.directory / "process.json").exists():
+            silent.pop()
+            raise ExecutorError("The engine does not answer.", transient=True)
+        return await find(self, request)
+
+    monkeypatch.setattr(LocalExecutor, "launch", breaks_off)
+    with monkeypatch.context() as patch:
+        patch.setattr("nemo_prefect.executors.local.LocalExecutor.find", is_away)
+        patch.setattr("nemo_prefect.engine.FIND_PAUSE", 0.01)
+        # `launch` looks for its own supervisor with `find`: that must not be what is silent.
+        patch.setattr(LocalExecutor, "launch", _with_find(find, breaks_off))
+        exp = experiment()
+    assert launches == ["job", "after"]
+    assert runs(exp) == 1
+    assert not silent
+
+
+def _with_find(find: Any, launch: Any) -> Any:
+    async def call(self: LocalExecutor, request: Any) -> Any:
+        patched, LocalExecutor.find = LocalExecutor.find, find  # type: ignore[method-assign]
+        try:
+            return await launch(self, request)
+        finally:
+            LocalExecutor.find = patched  # type: ignore[method-assign]
+
+    return call
 
 
 @pytest.mark.parametrize("error", [SubmissionError("No such partition."), OSError(errno.ENOSPC, "No space left on device")])
