@@ -281,7 +281,8 @@ def test_looking_at_an_experiment_does_not_run_its_script(script: Any, tmp_path:
     assert (tmp_path / "ran").read_text() == "x"
 
 
-def test_only_the_user_can_read_what_an_experiment_wrote() -> None:
+def test_only_the_user_can_read_what_an_experiment_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with run.Experiment("private") as exp:
         exp.add(
             run.Script(inline="echo made > made; chmod 644 made"), run.LocalExecutor(env_vars={"TOKEN": "s3cret"}), name="a"
