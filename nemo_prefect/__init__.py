@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nemo_prefect.packaging import GitArchivePackager, HybridPackager, Packager, PatternPackager
     from nemo_prefect.plugin import ExperimentPlugin, Plugin
     from nemo_prefect.script import Script
+    from nemo_prefect.transport import LocalTunnel, Tunnel
 
 __version__ = "0.1.0"
 __package_name__ = "nemo_prefect"
@@ -41,12 +42,14 @@ _WHERE = {
     "JobGroup": "jobs",
     "Launcher": "launchers",
     "LocalExecutor": "executors.local",
+    "LocalTunnel": "transport",
     "Packager": "packaging",
     "Partial": "config",
     "PatternPackager": "packaging",
     "Plugin": "plugin",
     "Script": "script",
     "Torchrun": "launchers",
+    "Tunnel": "transport",
     "autoconvert": "config",
     "dryrun_fn": "api",
     "get_nemorun_home": "home",
@@ -68,12 +71,14 @@ __all__ = [
     "JobGroup",
     "Launcher",
     "LocalExecutor",
+    "LocalTunnel",
     "Packager",
     "Partial",
     "PatternPackager",
     "Plugin",
     "Script",
     "Torchrun",
+    "Tunnel",
     "autoconvert",
     "dryrun_fn",
     "get_nemorun_home",
