@@ -4,7 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: hello check lint types test test-integration torch bench lock clean
+.PHONY: hello check lint types test test-integration test-clusters torch bench lock clean
+
+# Their tests need a scheduler, a daemon or a login node that is up; each says how to bring it up where it is not.
+CLUSTERS := $(wildcard $(addprefix tests/integration/,slurm docker kubernetes ssh))
 
 hello: $(READY)  ## Install, and run the first experiment.
 	$(BIN)/python flows/hello_world.py
@@ -22,7 +25,10 @@ test: $(READY)  ## The part without clusters, browsers or wheels; under three mi
 	$(BIN)/python -m pytest tests/unit tests/conformance tests/golden
 
 test-integration: $(READY)  ## Real experiments on this machine, the UI in a browser, the README, the built wheel.
-	$(BIN)/python -m pytest tests/integration tests/flows tests/ui tests/docs tests/wheel
+	$(BIN)/python -m pytest tests/integration $(addprefix --ignore=,$(CLUSTERS)) tests/flows tests/ui tests/docs tests/wheel
+
+test-clusters: $(READY)  ## Slurm, Docker, Kubernetes and SSH, whichever are up; the others are skipped.
+	$(BIN)/python -m pytest $(CLUSTERS)
 
 torch: $(READY)  ## PyTorch, for the tests that need it; without it they are skipped.
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
