@@ -1,14 +1,15 @@
 """The exit record: what a job writes when it ends, and what outlives every queue.
 
 ``exit.json`` in an attempt's directory (in ``0/``, ``1/``, … of it for the members of a group or the nodes of a job that was
-one submission) holds ``{"exit_code", "signal", "cancelled", "start", "end", "host", "attempt", "key", "message"}``; the last
-six may be missing. It is written under another name first, so that a reader sees all of it or nothing.
+one submission) holds ``{"exit_code", "signal", "cancelled", "start", "end", "host", "attempt", "key", "message", "cause"}``; the
+last seven may be missing. A ``cause`` is a `Cause` by name, where the exit code alone does not tell: ``OUT_OF_MEMORY``. It is written under another name first, so that a reader sees all of it or nothing.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ def read_exit(directory: str | os.PathLike[str]) -> JobState | None:
         return None
     if record.get("cancelled"):
         return JobState(JobStatus.CANCELLED, Cause.CANCELLED, record["exit_code"], record["signal"])
-    return ended(record["exit_code"], record["signal"], record.get("message", ""))
+    state = ended(record["exit_code"], record["signal"], record.get("message", ""))
+    return replace(state, status=JobStatus.FAILED, cause=Cause(record["cause"])) if record.get("cause") else state
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -11,7 +11,9 @@ import importlib.util
 import json
 import os
 import sys
+import types
 
+PACKAGE = "nemo_prefect"
 MAIN = "__external_main__"  # the launching script, imported under this name so that its main guard stays shut
 
 
@@ -23,6 +25,9 @@ def load_main(path):
     module = importlib.util.module_from_spec(spec)
     module.__loading__ = True
     sys.modules[MAIN] = module
+    stand_in = None if importlib.util.find_spec(PACKAGE) else StandIn()
+    if stand_in:
+        sys.meta_path.append(stand_in)
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
@@ -30,7 +35,70 @@ def load_main(path):
             raise
     finally:
         module.__loading__ = False
+        if stand_in:
+            stand_in.end()
     return module
+
+
+class ExternalMainLoaded(BaseException):
+    """As in `nemo_prefect.external_main`: the script got as far as its experiment."""
+
+
+class StandIn:
+    """Imports an empty nemo_prefect where there is none, so that a launching script that imports it defines its functions.
+
+    Its names can be used as scripts use them at their top level: called, as decorators, as base classes, in annotations.
+    Once the script is loaded, using one is an error: nothing pretends to have done what it did not do.
+    """
+
+    def __init__(self):
+        self.loading = True
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == PACKAGE and self.loading:
+            return importlib.util.spec_from_loader(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec):
+        module = types.ModuleType(spec.name)
+        module.__getattr__ = lambda name: Name(self, spec.name, name)
+        return module
+
+    def exec_module(self, module):
+        pass
+
+    def end(self):
+        self.loading = False
+        sys.meta_path.remove(self)
+        for name in [n for n in sys.modules if n.partition(".")[0] == PACKAGE]:
+            del sys.modules[name]
+
+
+class Name:
+    """Any name of the package that is not there."""
+
+    def __init__(self, stand_in, owner, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self._stand_in, self._path = stand_in, "%s.%s" % (owner, name)
+
+    def __call__(self, *args, **kwargs):
+        if not self._stand_in.loading:
+            raise ImportError("%s was used inside a job whose Python has no %s" % (self._path, PACKAGE))
+        if self._path == PACKAGE + ".Experiment":
+            raise ExternalMainLoaded
+        if len(args) == 1 and not kwargs and isinstance(args[0], (types.FunctionType, type)):
+            return args[0]  # a decorator
+        return Name(self._stand_in, self._path, "call")
+
+    def __getattr__(self, name):
+        return Name(self._stand_in, self._path, name)
+
+    def __getitem__(self, key):
+        return self
+
+    def __mro_entries__(self, bases):
+        return ()
 
 
 class Builder:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from nemo_prefect.exit_record import read_exit
 from nemo_prefect.states import Cause, JobState, JobStatus, ended, from_prefect, overall, to_prefect
 
 S = JobStatus
@@ -53,3 +56,10 @@ def test_they_are_said_in_words() -> None:
     assert ended(None, signal=9).describe() == "FAILED (signal 9)"
     assert ended(0).describe() == "SUCCEEDED"
     assert JobState(S.FAILED, Cause.OUT_OF_MEMORY, message="limit 4 GiB").describe() == "FAILED (out of memory): limit 4 GiB"
+
+
+def test_an_exit_record_can_say_why(tmp_path: Path) -> None:
+    (tmp_path / "exit.json").write_text('{"exit_code": 137, "signal": null, "cause": "OUT_OF_MEMORY"}')
+    assert read_exit(tmp_path) == JobState(S.FAILED, Cause.OUT_OF_MEMORY, 137)
+    (tmp_path / "exit.json").write_text('{"exit_code": 0, "signal": null, "cause": ""}')
+    assert read_exit(tmp_path) == ended(0)
