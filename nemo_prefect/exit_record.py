@@ -1,8 +1,9 @@
 """The exit record: what a job writes when it ends, and what outlives every queue.
 
 ``exit.json`` in an attempt's directory (in ``0/``, ``1/``, … of it for the members of a group or the nodes of a job that was
-one submission) holds ``{"exit_code", "signal", "cancelled", "start", "end", "host", "attempt", "key", "message", "cause"}``; the
-last seven may be missing. A ``cause`` is a `Cause` by name, where the exit code alone does not tell: ``OUT_OF_MEMORY``. It is written under another name first, so that a reader sees all of it or nothing.
+one submission) holds ``{"exit_code", "signal", "cancelled", "start", "end", "host", "attempt", "key", "message", "cause"}``;
+the last seven may be missing. A ``cause`` is the name of a `Cause`, where the exit code alone does not tell:
+``OUT_OF_MEMORY``. The file is written under another name first, so that a reader sees all of it or nothing.
 """
 
 from __future__ import annotations
