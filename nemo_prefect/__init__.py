@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nemo_prefect.packaging import GitArchivePackager, HybridPackager, Packager, PatternPackager
     from nemo_prefect.plugin import ExperimentPlugin, Plugin
     from nemo_prefect.script import Script
-    from nemo_prefect.transport import LocalTunnel, Tunnel
+    from nemo_prefect.transport import LocalTunnel, SSHTunnel, Tunnel
 
 __version__ = "0.1.0"
 __package_name__ = "nemo_prefect"
@@ -47,6 +47,7 @@ _WHERE = {
     "Partial": "config",
     "PatternPackager": "packaging",
     "Plugin": "plugin",
+    "SSHTunnel": "transport",
     "Script": "script",
     "Torchrun": "launchers",
     "Tunnel": "transport",
@@ -76,6 +77,7 @@ __all__ = [
     "Partial",
     "PatternPackager",
     "Plugin",
+    "SSHTunnel",
     "Script",
     "Torchrun",
     "Tunnel",

@@ -12,7 +12,8 @@ The tree (an arrow means "is a kind of")::
     ├── NotFoundError ───────────> LookupError, ValueError       no such experiment, job or title
     ├── ServerError ─────────────> RuntimeError                  the Prefect server does not answer (transient)
     ├── ExecutorError ───────────> RuntimeError                  an executor could not do what was asked
-    │   └── SubmissionError                                      a job could not be started
+    │   ├── SubmissionError                                      a job could not be started
+    │   └── UnreachableError                                     no way to its machine: nothing was asked (transient)
     └── ExperimentFailed ────────> RuntimeError                  run() saw the experiment fail
         └── ExperimentCancelled                                  run() saw it cancelled
 
@@ -94,6 +95,13 @@ class ExecutorError(NemoPrefectError, RuntimeError):
 
 class SubmissionError(ExecutorError):
     """A job could not be started."""
+
+
+class UnreachableError(ExecutorError):
+    """There is no connection to an executor's machine, and none could be made. Nothing was sent, so nothing has changed."""
+
+    def __init__(self, message: str, *, hint: str = "", transient: bool = True) -> None:
+        super().__init__(message, hint=hint, transient=transient)
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class TunnelSuite:
 
     def test_a_command(self, tunnel: Tunnel) -> None:
         result = self.run(tunnel.run_command(["sh", "-c", "cat; echo err >&2; exit 7"], input=b"in\n\xff"))
-        check((result.exit_code, result.stdout, result.stderr) == (7, "in\n\ufffd", "err\n"), result)
+        check((result.exit_code, result.stdout) == (7, "in\n\ufffd") and result.stderr.endswith("err\n"), result)
         check(result.failed and not result.ok and result.return_code == result.exited == 7, result)
 
     def test_nothing_to_read_without_input(self, tunnel: Tunnel) -> None:
@@ -100,7 +100,7 @@ class TunnelSuite:
     def test_much_output(self, tunnel: Tunnel) -> None:
         size = 20_000_000
         result = self.run(tunnel.run_command(["sh", "-c", f"head -c {size} /dev/zero | tr '\\0' x; echo end >&2"]))
-        check(len(result.stdout) == size and result.stderr == "end\n", len(result.stdout))
+        check(len(result.stdout) == size and result.stderr.endswith("end\n"), len(result.stdout))
 
     def test_much_input(self, tunnel: Tunnel) -> None:
         data = os.urandom(3_000_000)
