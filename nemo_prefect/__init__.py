@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nemo_prefect.config import Config, Partial, autoconvert
     from nemo_prefect.configurable import ConfigurableMixin
     from nemo_prefect.executors.base import Executor
+    from nemo_prefect.executors.docker import DockerExecutor
     from nemo_prefect.executors.local import LocalExecutor
     from nemo_prefect.experiment import Experiment
     from nemo_prefect.home import get_nemorun_home, set_nemorun_home
@@ -31,6 +32,7 @@ __package_name__ = "nemo_prefect"
 _WHERE = {
     "Config": "config",
     "ConfigurableMixin": "configurable",
+    "DockerExecutor": "executors.docker",
     "Executor": "executors.base",
     "ExecutorMacros": "launchers",
     "Experiment": "experiment",
@@ -61,6 +63,7 @@ _WHERE = {
 __all__ = [
     "Config",
     "ConfigurableMixin",
+    "DockerExecutor",
     "Executor",
     "ExecutorMacros",
     "Experiment",

@@ -4,10 +4,12 @@ Importing this module registers the blocks (it is the package's ``prefect.collec
 """
 
 from nemo_prefect.executors.base import Executor, JobRequest, RenderedJob
+from nemo_prefect.executors.docker import DockerExecutor
 from nemo_prefect.executors.local import LocalExecutor
 from nemo_prefect.executors.registry import executor_class, executor_from_spec, executor_to_spec, load_executor
 
 __all__ = [
+    "DockerExecutor",
     "Executor",
     "JobRequest",
     "LocalExecutor",
