@@ -267,12 +267,23 @@ class Connection:
                 process.close()
 
     async def _start(self, command: str, kwargs: dict[str, Any]) -> asyncssh.SSHClientProcess[bytes]:
+        async def start(ssh: asyncssh.SSHClientConnection) -> asyncssh.SSHClientProcess[bytes]:
+            return await ssh.create_process(command, encoding=None, **kwargs)
+
+        return await self._open(start, self._release_sftp)
+
+    async def _open(
+        self,
+        start: Callable[[asyncssh.SSHClientConnection], Awaitable[T]],
+        make_room: Callable[[], Awaitable[None]],
+    ) -> T:
+        """A session of the connection, opened by `start`."""
         asyncssh = load_asyncssh()
         deadline, pause = time.monotonic() + SESSION_WAIT, 0.1
         while True:
             ssh = await self.ssh()
             try:
-                return await ssh.create_process(command, encoding=None, **kwargs)
+                return await start(ssh)
             except asyncssh.ChannelOpenError as error:
                 # No session was opened, so nothing was run: the connection was lost before, or the server allows no more.
                 if time.monotonic() > deadline:
@@ -282,7 +293,7 @@ class Connection:
             except (asyncssh.Error, OSError) as error:
                 raise self.lost(error) from error
             if not ssh.is_closed():
-                await self._release_sftp()
+                await make_room()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 2.0)
 
@@ -313,7 +324,10 @@ class Connection:
                 raise FileNotFoundError(f"Could not {doing}: {error.reason}") from error
             except asyncssh.SFTPFileAlreadyExists as error:
                 raise FileExistsError(f"Could not {doing}: {error.reason}") from error
-            except (asyncssh.SFTPNoConnection, asyncssh.SFTPConnectionLost, asyncssh.DisconnectError) as error:
+            except (
+                *(asyncssh.SFTPNoConnection, asyncssh.SFTPConnectionLost, asyncssh.DisconnectError),
+                *(ConnectionError, TimeoutError),
+            ) as error:
                 self._sftp = None
                 if not again:
                     raise self.lost(error) from error
@@ -323,19 +337,16 @@ class Connection:
                 raise ExecutorError(f"Could not {doing} on {self.login}: {error.reason}.", transient=not final) from error
 
     async def _sftp_client(self) -> asyncssh.SFTPClient:
-        asyncssh = load_asyncssh()
+        async def start(ssh: asyncssh.SSHClientConnection) -> asyncssh.SFTPClient:
+            return await ssh.start_sftp_client(path_errors="surrogateescape")
+
+        async def make_room() -> None:
+            """Commands end by themselves."""
+
         async with self._sftp_lock:
-            ssh = await self.ssh()
+            await self.ssh()  # (a new connection brings no SFTP client along)
             if self._sftp is None:
-                try:
-                    self._sftp = await ssh.start_sftp_client(path_errors="surrogateescape")
-                except asyncssh.ChannelOpenError as error:
-                    raise UnreachableError(
-                        f"{self.login} opens no SFTP session: {error.reason}.",
-                        hint="Its sshd needs `Subsystem sftp`, and one session more than max_sessions of the tunnel.",
-                    ) from error
-                except (asyncssh.Error, OSError) as error:
-                    raise self.lost(error) from error
+                self._sftp = await self._open(start, make_room)
             return self._sftp
 
     async def _release_sftp(self) -> None:

@@ -125,7 +125,7 @@ class Sshd:
 
     def logins(self) -> int:
         """How many logins there were."""
-        return self.log.read_text().count("Accepted ")
+        return self.log.read_text().count("Accepted publickey for ")
 
     def login(self, **fields: Any) -> dict[str, Any]:
         """What an `SSHTunnel` needs to get in; `fields` come on top."""
