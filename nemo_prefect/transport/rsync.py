@@ -21,6 +21,10 @@ from nemo_prefect.transport.trees import rsync_pattern
 
 #: rsync's exit code for files that vanished while it looked: a job may well remove some.
 _VANISHED = 24
+#: Seconds that the other half may take to end after this one.
+_PARTING = 10.0
+#: Bytes that are handed on at a time.
+_CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,10 @@ async def rsync(connection: Connection, copy: Copy, line: Callable[[Sequence[str
     if not connection.has_rsync:
         return False
     lost: list[ExecutorError] = []
+    serving: set[asyncio.Task[Any] | None] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.current_task())
         try:
             words = (await reader.readline()).decode().split("\0")
             words[-1] = words[-1].rstrip("\n")
@@ -85,6 +91,9 @@ async def rsync(connection: Connection, copy: Copy, line: Callable[[Sequence[str
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
+                if tasks := {task for task in serving if task is not None}:
+                    for task in (await asyncio.wait(tasks, timeout=_PARTING))[1]:
+                        task.cancel()
     if lost:
         raise lost[0]
     if process.returncode not in (0, _VANISHED):
@@ -96,6 +105,24 @@ async def rsync(connection: Connection, copy: Copy, line: Callable[[Sequence[str
 async def _carry(connection: Connection, command: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Run rsync's other half on the cluster, joined to these streams."""
     asyncssh: Any = load_asyncssh()
-    async with connection.session(command, stdin=reader, stdout=writer, stderr=asyncssh.DEVNULL) as process:
-        await process.wait_closed()
-        connection.outcome(process)
+    async with connection.session(command, stderr=asyncssh.DEVNULL) as process:
+
+        async def up() -> None:
+            while data := await reader.read(_CHUNK):
+                process.stdin.write(data)
+                await process.stdin.drain()
+            process.stdin.write_eof()
+
+        sending = asyncio.create_task(up())
+        try:
+            while data := await process.stdout.read(_CHUNK):
+                try:
+                    writer.write(data)
+                    await writer.drain()
+                except ConnectionError:  # rsync ended here, and its exit code says how
+                    return
+            await process.wait_closed()
+            connection.outcome(process)
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)

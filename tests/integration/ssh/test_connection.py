@@ -319,6 +319,20 @@ def test_directories_go_by_rsync_where_both_ends_have_it(
     assert snapshot(tmp_path / "tree") == snapshot(tmp_path / "again")
 
 
+def test_a_copy_gives_its_session_back(server: Any, tmp_path: Path) -> None:
+    tunnel = SSHTunnel(**server.login(max_sessions=1))
+    make_tree(tmp_path / "tree")
+
+    async def story() -> None:
+        for i in range(4):
+            await tunnel.upload(tmp_path / "tree", str(tmp_path / f"copy{i}"))
+            await tunnel.download(str(tmp_path / f"copy{i}"), tmp_path / f"back{i}")
+            assert (await asyncio.wait_for(tunnel.run_command(["echo", "free"]), 60)).stdout == "free\n"
+
+    asyncio.run(story())
+    assert snapshot(tmp_path / "back3") == snapshot(tmp_path / "tree")
+
+
 def test_an_rsync_that_fails_is_no_failure(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "rsync").write_text("#!/bin/sh\necho this rsync is broken >&2\nexit 12\n")
