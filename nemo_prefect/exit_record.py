@@ -25,7 +25,8 @@ def read_exit(directory: str | os.PathLike[str]) -> JobState | None:
     if record is None:
         return None
     if record.get("cancelled"):
-        return JobState(JobStatus.CANCELLED, Cause.CANCELLED, record["exit_code"], record["signal"])
+        said = record.get("message", "")
+        return JobState(JobStatus.CANCELLED, Cause.CANCELLED, record["exit_code"], record["signal"], said)
     state = ended(record["exit_code"], record["signal"], record.get("message", ""))
     return replace(state, status=JobStatus.FAILED, cause=Cause(record["cause"])) if record.get("cause") else state
 

@@ -502,7 +502,8 @@ nemo-prefect experiment cancel {exp_id} {first}
             state = outcome.states.get(view.id, view.state)
             is_group = any(v.startswith(f"{view.id}/") for v in views)
             if state.status in (JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.UNKNOWN) and not is_group:
-                lines = tail(view.ref.directory, ERROR_LINES) if view.ref and state.status is not JobStatus.CANCELLED else []
+                where = view.ref.directory if view.ref else view.local_dir
+                lines = tail(where, ERROR_LINES) if state.status is not JobStatus.CANCELLED else []
                 failed.append(FailedJob(view.id, state.describe(), tuple(lines)))
         kind = ExperimentCancelled if outcome.status is JobStatus.CANCELLED else ExperimentFailed
         first = failed[0].job_id if failed else ""

@@ -222,10 +222,11 @@ _WRITING = (JobStatus.SUBMITTED, JobStatus.PENDING, JobStatus.RUNNING)
 
 def _member_view(job: JobSpec, index: int, group: JobView) -> JobView:
     """One member of a group that was one submission: what its exit record says, else what is known of the whole."""
-    state = group.state
+    state, directory = group.state, group.local_dir
     if group.ref is not None:
-        state = read_exit(f"{group.ref.directory}/{index}") or state
-    return JobView(member_id(job, index), state, job.executor_of(index).name, group.handle, group.local_dir)
+        directory = f"{group.ref.directory}/{index}"
+        state = read_exit(directory) or state
+    return JobView(member_id(job, index), state, job.executor_of(index).name, group.handle, directory)
 
 
 def _settled(state: JobState) -> JobState:

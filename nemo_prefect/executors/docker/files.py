@@ -68,7 +68,8 @@ def copy_in(client: DockerClient, container: str, request: JobRequest, directory
                 entry.type, entry.linkname = tarfile.SYMTYPE, target
                 archive.addfile(entry)
 
-            add(request.experiment_dir, only=True)
+            for directory_only in (request.experiment_dir, job_dir):
+                add(directory_only, only=True)
             add(request.experiment_dir / WORKER_DIR)
             add(request.experiment_dir / MAIN)
             for path in sorted(job_dir.rglob("*")):  # tasks and scripts, of members too; not the other attempts
