@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nemo_prefect.configurable import ConfigurableMixin
     from nemo_prefect.executors.base import Executor
     from nemo_prefect.executors.docker import DockerExecutor
+    from nemo_prefect.executors.kubernetes import KubernetesExecutor
     from nemo_prefect.executors.local import LocalExecutor
     from nemo_prefect.experiment import Experiment
     from nemo_prefect.home import get_nemorun_home, set_nemorun_home
@@ -42,6 +43,7 @@ _WHERE = {
     "HybridPackager": "packaging",
     "Job": "jobs",
     "JobGroup": "jobs",
+    "KubernetesExecutor": "executors.kubernetes",
     "Launcher": "launchers",
     "LocalExecutor": "executors.local",
     "LocalTunnel": "transport",
@@ -73,6 +75,7 @@ __all__ = [
     "HybridPackager",
     "Job",
     "JobGroup",
+    "KubernetesExecutor",
     "Launcher",
     "LocalExecutor",
     "LocalTunnel",

@@ -5,6 +5,7 @@ Importing this module registers the blocks (it is the package's ``prefect.collec
 
 from nemo_prefect.executors.base import Executor, JobRequest, RenderedJob
 from nemo_prefect.executors.docker import DockerExecutor
+from nemo_prefect.executors.kubernetes import KubernetesExecutor
 from nemo_prefect.executors.local import LocalExecutor
 from nemo_prefect.executors.registry import executor_class, executor_from_spec, executor_to_spec, load_executor
 
@@ -12,6 +13,7 @@ __all__ = [
     "DockerExecutor",
     "Executor",
     "JobRequest",
+    "KubernetesExecutor",
     "LocalExecutor",
     "RenderedJob",
     "executor_class",
