@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nemo_prefect.executors.docker import DockerExecutor
     from nemo_prefect.executors.kubernetes import KubernetesExecutor
     from nemo_prefect.executors.local import LocalExecutor
+    from nemo_prefect.executors.slurm import SlurmExecutor, SlurmJobDetails
     from nemo_prefect.experiment import Experiment
     from nemo_prefect.home import get_nemorun_home, set_nemorun_home
     from nemo_prefect.jobs import Job, JobGroup
@@ -53,6 +54,8 @@ _WHERE = {
     "Plugin": "plugin",
     "SSHTunnel": "transport",
     "Script": "script",
+    "SlurmExecutor": "executors.slurm",
+    "SlurmJobDetails": "executors.slurm",
     "Torchrun": "launchers",
     "Tunnel": "transport",
     "autoconvert": "config",
@@ -85,6 +88,8 @@ __all__ = [
     "Plugin",
     "SSHTunnel",
     "Script",
+    "SlurmExecutor",
+    "SlurmJobDetails",
     "Torchrun",
     "Tunnel",
     "autoconvert",

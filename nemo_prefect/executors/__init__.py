@@ -8,6 +8,7 @@ from nemo_prefect.executors.docker import DockerExecutor
 from nemo_prefect.executors.kubernetes import KubernetesExecutor
 from nemo_prefect.executors.local import LocalExecutor
 from nemo_prefect.executors.registry import executor_class, executor_from_spec, executor_to_spec, load_executor
+from nemo_prefect.executors.slurm import SlurmExecutor, SlurmJobDetails
 
 __all__ = [
     "DockerExecutor",
@@ -16,6 +17,8 @@ __all__ = [
     "KubernetesExecutor",
     "LocalExecutor",
     "RenderedJob",
+    "SlurmExecutor",
+    "SlurmJobDetails",
     "executor_class",
     "executor_from_spec",
     "executor_to_spec",
