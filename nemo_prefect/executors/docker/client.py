@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +51,12 @@ def connect(host: Any) -> DockerClient:
         import docker
     except ImportError as error:
         raise ConfigError("The Docker client is not installed.", hint="pip install 'nemo-prefect[docker]'") from error
-    with talking(f"The Docker engine at {address(host)} does not answer"):
+    where = address(host)
+    with talking(f"The Docker engine at {where} does not answer"):
+        if where.startswith("unix://"):
+            # The client says in many words what this says in one, and leaves the socket open.
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.connect(where.removeprefix("unix://"))
         client: DockerClient = host.get_client() if host is not None else docker.from_env(version="auto")
     return client
 
@@ -80,7 +86,7 @@ def talking(what: str) -> Iterator[None]:
 
 def words(error: Exception) -> str:
     """What the engine (or the client) said, as one sentence."""
-    said = str(getattr(error, "explanation", None) or error).strip()
+    said = str(getattr(error, "explanation", None) or getattr(error, "strerror", None) or error).strip()
     if found := re.search(r"(PermissionError|FileNotFoundError|ConnectionRefusedError)\(\d+, '([^']*)'\)", said):
         said = found[2]
     return said if said.endswith((".", "!", "?")) else f"{said}."
