@@ -7,6 +7,7 @@ task runs are made here first, with their edges, and handed to the task engine l
 from __future__ import annotations
 
 import logging
+import queue
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -17,11 +18,23 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State, TaskRun, TaskRunResult
 from prefect.context import AsyncClientContext
+from prefect.events.worker import EventsWorker
 from prefect.exceptions import Abort
+from prefect.logging.handlers import APILogWorker
 from prefect.task_engine import run_task_async
 from prefect.utilities.engine import emit_task_run_state_change_event
 
-__all__ = ["Abort", "announce", "execute", "make_task", "one_client", "plan", "quiet_console", "task_run_id"]
+__all__ = [
+    "Abort",
+    "announce",
+    "discard_unsent",
+    "execute",
+    "make_task",
+    "one_client",
+    "plan",
+    "quiet_console",
+    "task_run_id",
+]
 
 
 def task_run_id(flow_run_id: UUID, job_id: str) -> UUID:
@@ -80,6 +93,23 @@ async def one_client() -> AsyncIterator[PrefectClient]:
     """A client that everything inside shares: opening one takes as long as a dozen of its requests."""
     async with AsyncClientContext.get_or_create() as context:
         yield context.client
+
+
+def discard_unsent() -> int:
+    """Throw away the events and log lines that Prefect has not sent yet, once it is sure that nobody takes them; returns how
+    many. At the end of the program Prefect would try each of them for seven seconds."""
+    discarded = 0
+    for service in (EventsWorker, APILogWorker):
+        instances: dict[int, Any] = service._instances  # type: ignore[misc]
+        for unsent in [instance._queue for instance in list(instances.values())]:
+            while True:
+                try:
+                    unsent.get_nowait()
+                except queue.Empty:
+                    break
+                unsent.task_done()
+                discarded += 1
+    return discarded
 
 
 @contextmanager

@@ -155,6 +155,7 @@ async def _run(
                 await run_flow_async(flow, flow_run=flow_run, parameters=parameters, return_type="state")
             except httpx.HTTPError as error:
                 if engine.final is None:
+                    _prefect.discard_unsent()
                     raise _unreachable(error) from error
                 await _tell_at_last(client, flow_run.id, engine.final)
 
@@ -171,6 +172,8 @@ async def _tell_at_last(client: PrefectClient, flow_run_id: UUID, final: State[A
     by now, and is what counts: where the server stays away, that is only said."""
     import httpx
 
+    from nemo_prefect import _prefect
+
     deadline = time.monotonic() + SERVER_AWAY
     while True:
         try:
@@ -179,6 +182,7 @@ async def _tell_at_last(client: PrefectClient, flow_run_id: UUID, final: State[A
         except httpx.HTTPError as error:
             if time.monotonic() > deadline:
                 logger.warning("The Prefect server was not told how the experiment ended: it does not answer (%r).", error)
+                _prefect.discard_unsent()
                 return
             await asyncio.sleep(1.0)
 
