@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from nemo_prefect.configurable import ConfigurableMixin
     from nemo_prefect.executors.base import Executor
     from nemo_prefect.executors.docker import DockerExecutor
-    from nemo_prefect.executors.kubernetes import KubernetesExecutor
+    from nemo_prefect.executors.files import import_executor
     from nemo_prefect.executors.local import LocalExecutor
-    from nemo_prefect.executors.slurm import SlurmExecutor, SlurmJobDetails
     from nemo_prefect.experiment import Experiment
     from nemo_prefect.home import get_nemorun_home, set_nemorun_home
     from nemo_prefect.jobs import Job, JobGroup
@@ -44,7 +43,6 @@ _WHERE = {
     "HybridPackager": "packaging",
     "Job": "jobs",
     "JobGroup": "jobs",
-    "KubernetesExecutor": "executors.kubernetes",
     "Launcher": "launchers",
     "LocalExecutor": "executors.local",
     "LocalTunnel": "transport",
@@ -54,13 +52,12 @@ _WHERE = {
     "Plugin": "plugin",
     "SSHTunnel": "transport",
     "Script": "script",
-    "SlurmExecutor": "executors.slurm",
-    "SlurmJobDetails": "executors.slurm",
     "Torchrun": "launchers",
     "Tunnel": "transport",
     "autoconvert": "config",
     "dryrun_fn": "api",
     "get_nemorun_home": "home",
+    "import_executor": "executors.files",
     "run": "api",
     "set_nemorun_home": "home",
 }
@@ -78,7 +75,6 @@ __all__ = [
     "HybridPackager",
     "Job",
     "JobGroup",
-    "KubernetesExecutor",
     "Launcher",
     "LocalExecutor",
     "LocalTunnel",
@@ -88,13 +84,12 @@ __all__ = [
     "Plugin",
     "SSHTunnel",
     "Script",
-    "SlurmExecutor",
-    "SlurmJobDetails",
     "Torchrun",
     "Tunnel",
     "autoconvert",
     "dryrun_fn",
     "get_nemorun_home",
+    "import_executor",
     "run",
     "set_nemorun_home",
 ]

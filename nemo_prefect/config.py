@@ -27,7 +27,10 @@ from fiddle.experimental import auto_config, serialization
 from fiddle.experimental import dataclasses as fdl_dataclasses
 
 from nemo_prefect.configurable import ConfigurableMixin, svg
+from nemo_prefect.diff import ConfigDiff
 from nemo_prefect.errors import ConfigError, SerializationError, SetValueError
+from nemo_prefect.home import get_nemorun_home, set_nemorun_home
+from nemo_prefect.script import Script
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,12 +41,15 @@ __all__ = [
     "OptionalDefaultConfig",
     "OptionalDefaultPartial",
     "Partial",
+    "Script",
     "ZlibJSONSerializer",
     "autoconvert",
     "check_serializable",
     "from_dict",
+    "get_nemorun_home",
     "get_type_namespace",
     "get_underlying_types",
+    "set_nemorun_home",
     "set_value",
     "to_config",
 ]
@@ -83,8 +89,14 @@ class _Buildable:
         return render(self, **kwargs)
 
     def diff(self, old: Any, trim: bool = True, **kwargs: Any) -> Any:
-        """A Graphviz graph of what differs between `old` and this config."""
-        return render_diff(old, self, trim=trim, **kwargs)
+        """What differs between `old` and this config: text in a terminal, a table in a notebook, and a Graphviz graph.
+
+        Args:
+            old: the config to compare with.
+            trim: leave out what is the same.
+            **kwargs: for the graph: passed on to Fiddle's ``render_diff``.
+        """
+        return ConfigDiff(old, self, trim=trim, **kwargs)
 
     def save_config_img(self, path_str: str) -> None:
         """Draw the config into a PNG file; given a directory, into ``config.png`` there.
@@ -93,7 +105,7 @@ class _Buildable:
             ConfigError: the file's ending is not ``.png``.
         """
         path = Path(path_str)
-        if not path.suffix:
+        if path.is_dir() or not path.suffix:
             path = path / "config.png"
         if path.suffix != ".png":
             raise ConfigError(f"{path.name!r} cannot hold the picture.", hint="Name a file that ends in .png.")
@@ -200,13 +212,6 @@ def _parameters(node: Any) -> set[str]:
     signature = node.__signature_info__ if hasattr(node, "__signature_info__") else None
     names = set(signature.parameters) if signature is not None else set()
     return names | set(node.__arguments__)
-
-
-def render_diff(old: Any, new: Any, trim: bool = True, **kwargs: Any) -> Any:
-    """A Graphviz graph of what differs between two configs."""
-    from fiddle.graphviz import render_diff as draw
-
-    return draw(old=old, new=new, trim=trim, **kwargs)
 
 
 def to_config(obj: Any) -> Any:
@@ -332,7 +337,10 @@ def set_value(cfg: Any, key: str, value: Any) -> None:
         else:
             setattr(walk, steps[-1], value)
     except (AttributeError, KeyError, IndexError, TypeError) as error:
-        raise SetValueError(f"Could not set {key!r} to {value!r}: {error}.") from error
+        raise SetValueError(
+            f"Could not set {key!r} to {value!r}: {str(error).rstrip('.')}.",
+            hint="Look at the config for the parameters that it has.",
+        ) from error
 
 
 def _index(step: str) -> Any:

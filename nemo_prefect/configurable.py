@@ -36,10 +36,16 @@ class ConfigurableMixin:
         return copy.deepcopy(self)
 
     def diff(self, old: Any, trim: bool = True, **kwargs: Any) -> Any:
-        """A Graphviz graph of what differs between `old` and this object."""
-        from nemo_prefect.config import render_diff
+        """What differs between `old` and this object: text in a terminal, a table in a notebook, and a Graphviz graph.
 
-        return render_diff(old.to_config(), self.to_config(), trim=trim, **kwargs)
+        Args:
+            old: what to compare with.
+            trim: leave out what is the same.
+            **kwargs: for the graph: passed on to Fiddle's ``render_diff``.
+        """
+        from nemo_prefect.diff import ConfigDiff
+
+        return ConfigDiff(old, self, trim=trim, **kwargs)
 
     def visualize(self, **kwargs: Any) -> Any:
         """This object as a Graphviz graph."""

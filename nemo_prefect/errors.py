@@ -9,7 +9,7 @@ The tree (an arrow means "is a kind of")::
     │   ├── UsageError                                           a call that makes no sense here
     │   ├── SetValueError                                        a config path that does not exist
     │   └── PackagingError ──────> RuntimeError                  the code could not be packed
-    ├── NotFoundError ───────────> LookupError, ValueError       no such experiment, job or title
+    ├── NotFoundError ───────────> LookupError, ValueError, AssertionError    no such experiment, job or title
     ├── ServerError ─────────────> RuntimeError                  the Prefect server does not answer (transient)
     ├── ExecutorError ───────────> RuntimeError                  an executor could not do what was asked
     │   ├── SubmissionError                                      a job could not be started
@@ -71,7 +71,7 @@ class PackagingError(ConfigError, RuntimeError):
     """The user's code could not be packed for its job."""
 
 
-class NotFoundError(NemoPrefectError, LookupError, ValueError):
+class NotFoundError(NemoPrefectError, LookupError, ValueError, AssertionError):
     """There is no experiment, job or title of that name."""
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from nemo_prefect._imports import collector_paused
 from nemo_prefect.configurable import ConfigurableMixin
 from nemo_prefect.errors import (
+    ConfigError,
     DependencyError,
     ExperimentCancelled,
     ExperimentFailed,
@@ -26,10 +27,9 @@ from nemo_prefect.errors import (
 )
 from nemo_prefect.external_main import maybe_load_external_main, stop_if_imported_by_a_job
 from nemo_prefect.home import experiments_dir
-from nemo_prefect.jobs import Job, JobGroup, check_task, job_from_spec, job_to_spec, task_name
+from nemo_prefect.jobs import Job, JobGroup, Jobs, Tasks, check_task, job_from_spec, job_to_spec, task_name
 from nemo_prefect.ledger import Ledger
 from nemo_prefect.plugin import ExperimentPlugin
-from nemo_prefect.script import Script
 from nemo_prefect.shell import check_name
 from nemo_prefect.spec import ExperimentSpec, check_graph
 from nemo_prefect.states import JobStatus
@@ -43,28 +43,14 @@ if TYPE_CHECKING:
     from nemo_prefect.history import JobView, LocalHistory, ServerHistory
     from nemo_prefect.session import Outcome
 
+__all__ = ["DummyConsole", "Experiment", "Jobs", "Tasks", "current_experiment", "maybe_load_external_main"]
+
 logger = logging.getLogger("nemo_prefect")
 
 _current: contextvars.ContextVar[Experiment | None] = contextvars.ContextVar("nemo_prefect_experiment", default=None)
 
 #: Lines of a failed job's output that the error shows.
 ERROR_LINES = 10
-
-
-class Jobs(list[Any], ConfigurableMixin):
-    """The jobs of an experiment, found by position or by id."""
-
-    def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, str):
-            for job in self:
-                if job.id == key:
-                    return job
-            raise NotFoundError(f"Job {key} not found.", hint=f"There are: {', '.join(job.id for job in self)}.")
-        return super().__getitem__(key)
-
-
-class Tasks(list[Any], ConfigurableMixin):
-    """The tasks of an experiment. Change them in place; `Experiment.reset` takes the changes into the next run."""
 
 
 class Experiment(ConfigurableMixin):
@@ -87,10 +73,11 @@ class Experiment(ConfigurableMixin):
         enable_goodbye_message: show, at the end, how to look at the experiment later.
         threadpool_workers: accepted for NeMo-Run's sake; jobs are driven from one event loop, without threads.
         skip_status_at_exit: do not show the table of jobs at the end.
-        serialize_metadata_for_scripts: keep the ``metadata`` of scripts with the experiment.
+        serialize_metadata_for_scripts: keep the ``metadata`` of scripts with the experiment; else it is left out of what is
+            written, and an experiment that is read back has none.
 
     Raises:
-        ConfigError: the title or the id cannot name a directory.
+        ConfigError: the title or the id cannot name a directory, or there is no such log level.
     """
 
     GOODBYE_MESSAGE_PYTHON = """
@@ -144,7 +131,10 @@ nemo-prefect experiment cancel {exp_id} {first}
         self._tasks: Tasks | None = None
         self._token: contextvars.Token[Experiment | None] | None = None
         self._console: Console | DummyConsole | None = None
-        logger.setLevel(log_level)
+        try:
+            logger.setLevel(log_level.upper())
+        except ValueError as error:
+            raise ConfigError(f"{log_level!r} is no log level.", hint="Use DEBUG, INFO, WARNING or ERROR.") from error
 
     # Building --------------------------------------------------------------------------------------------------------
 
@@ -251,7 +241,7 @@ nemo-prefect experiment cancel {exp_id} {first}
             plugin.assign(self._id)
             for index, each_task in enumerate(tasks):
                 plugin.setup(each_task, executors[index if len(executors) > 1 else 0])
-        spec = job_to_spec(job)
+        spec = job_to_spec(job, metadata=self._serialize_metadata_for_scripts)
         for index, task_spec in enumerate(spec.tasks):
             executors[index if len(executors) > 1 else 0].check_task(task_spec)
         self._added.append(job)
@@ -281,28 +271,31 @@ nemo-prefect experiment cancel {exp_id} {first}
     @property
     def tasks(self) -> Tasks:
         """The tasks, in the order in which they were added; a group's is a list. Changes to them count for the next run."""
-        return Tasks([job.tasks if isinstance(job, JobGroup) else job.task for job in self._jobs])
+        return Tasks.of(self._jobs)
 
     @tasks.setter
     def tasks(self, tasks: Sequence[Any]) -> None:
-        for job, task in zip(self._jobs, tasks, strict=True):
-            if isinstance(job, JobGroup):
-                job.tasks = list(task)
-            else:
-                job.task = task
+        if len(tasks) != len(self._jobs):
+            raise UsageError(f"{len(tasks)} tasks for {len(self._jobs)} jobs.", hint="Give one task a job.")
+        self.tasks[:] = tasks
 
     def to_config(self) -> Any:
-        """The experiment as a Fiddle `Config`."""
+        """The experiment as a Fiddle `Config`; building that gives an experiment with the same jobs, not yet run."""
         from nemo_prefect.config import Config
 
         return Config(
             self.__class__,
             title=self._title,
+            executor=self.executor.to_config(),
             id=self._id,
-            jobs=[_job_config(job) for job in self._jobs],
-            base_dir=self._base_dir,
             log_level=self._log_level,
+            jobs=self._jobs.to_config(),
+            base_dir=self._base_dir,
             clean_mode=self._clean_mode,
+            enable_goodbye_message=self._enable_goodbye_message,
+            threadpool_workers=self._threadpool_workers,
+            skip_status_at_exit=self._skip_status_at_exit,
+            serialize_metadata_for_scripts=self._serialize_metadata_for_scripts,
         )
 
     def spec(self, sequential: bool = False) -> ExperimentSpec:
@@ -318,7 +311,7 @@ nemo-prefect experiment cancel {exp_id} {first}
         import getpass
         import socket
 
-        jobs = [job_to_spec(job) for job in self._jobs]
+        jobs = [job_to_spec(job, metadata=self._serialize_metadata_for_scripts) for job in self._jobs]
         if sequential:
             if any(job.dependencies for job in jobs):
                 raise UsageError(
@@ -409,11 +402,10 @@ nemo-prefect experiment cancel {exp_id} {first}
         if self._reconstruct:
             self.console.print("[yellow]Experiment in inspection mode.[/yellow] reset() it to run it again, or resume() it.")
             return
-        spec = self.spec(sequential)
         if direct:
-            self._launched = True
-            self._run_direct(spec)
+            self._run_direct(self.spec())
             return
+        spec = self.spec(sequential)
         with collector_paused():
             from nemo_prefect import engine  # noqa: F401 - here, where the collector is paused
             from nemo_prefect.layout import Layout
@@ -511,22 +503,33 @@ nemo-prefect experiment cancel {exp_id} {first}
 
     def _run_direct(self, spec: ExperimentSpec) -> None:
         from nemo_prefect.direct import run_directly
+        from nemo_prefect.layout import Layout
+        from nemo_prefect.refs import submission_key
+        from nemo_prefect.states import JobState
 
         if any(isinstance(job, JobGroup) or job.dependencies for job in self._jobs):
             raise UsageError(
                 "direct=True runs single jobs without dependencies.",
                 hint="Leave out direct, or the groups and dependencies.",
             )
-        self.directory.mkdir(parents=True, exist_ok=True)
+        layout = Layout(self.directory)
+        if self._written_by_dryrun:
+            shutil.rmtree(layout.root)
+        layout.write(spec.unpacked())  # the code runs where it is
+        self._launched, ledger = True, Ledger(layout.root)
         for job in self._jobs:
             self.console.print(f"[bold]Running {job.id} in this process[/bold]")
-            job.state = JobStatus.RUNNING
+            job.state, job.launched, failure = JobStatus.RUNNING, True, ""
             try:
                 run_directly(job.task, job.executor, self.directory / f"log_{job.id}_direct_run.out")
-            except BaseException:
-                job.state = JobStatus.FAILED
+            except BaseException as error:
+                failure = f"{type(error).__name__}: {error}"
                 raise
-            job.state = JobStatus.SUCCEEDED
+            finally:
+                job.state = JobStatus.FAILED if failure else JobStatus.SUCCEEDED
+                ledger.write(job.id, 1, submission_key(self._id, job.id, 1), "ENDED", JobState(job.state, message=failure))
+                if failure or job is self._jobs[-1]:
+                    layout.done_file.touch(mode=0o600)
 
     # Looking back ----------------------------------------------------------------------------------------------------
 
@@ -665,6 +668,24 @@ nemo-prefect experiment cancel {exp_id} {first}
             theme = os.environ.get("NEMO_RUN_CODE_THEME", "monokai")
             self.console.print(Syntax(message, language, theme=theme, background_color="default", word_wrap=True))
 
+    def diff(self, old: Any, trim: bool = True, **kwargs: Any) -> Any:
+        """What differs between `old`, another experiment or a task, and this one. Jobs are compared by their ids; the ids
+        of the experiments, which always differ, are left out.
+
+        Args:
+            old: what to compare with.
+            trim: leave out what is the same.
+            **kwargs: for the graph: passed on to Fiddle's ``render_diff``.
+        """
+        made = super().diff(old, trim=trim, **kwargs)
+        made.changes = [change for change in made.changes if change.path != "id"]
+        return made
+
+    def _repr_html_(self) -> str:
+        from nemo_prefect.terminal import status_html
+
+        return status_html(self._id, self._views())
+
     def __repr__(self) -> str:
         ids = [job.id for job in (self._stored.jobs if self._stored else self._added)]
         return f"Experiment({self._title!r}, id={self._id!r}, jobs={ids})"
@@ -692,19 +713,6 @@ def _clone(task: Any) -> Any:
     import copy
 
     return copy.deepcopy(task)
-
-
-def _job_config(job: Job | JobGroup) -> Any:
-    from nemo_prefect.config import Config, to_config
-
-    tasks = [to_config(t) if isinstance(t, Script) else t for t in job.tasks]
-    common: dict[str, Any] = {"id": job.id, "dependencies": list(job.dependencies), "tail_logs": job.tail_logs}
-    executors: list[Any] = [
-        Config(type(e), **e.model_dump(exclude_defaults=True, exclude={"block_type_slug"})) for e in job.executors
-    ]
-    if isinstance(job, JobGroup):
-        return Config(JobGroup, tasks=tasks, executors=executors, **common)
-    return Config(Job, task=tasks[0], executor=executors[0], **common)
 
 
 def current_experiment() -> Experiment | None:

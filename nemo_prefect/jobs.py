@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nemo_prefect.configurable import ConfigurableMixin
-from nemo_prefect.errors import ConfigError
+from nemo_prefect.diff import as_config
+from nemo_prefect.errors import ConfigError, NotFoundError, SerializationError
 from nemo_prefect.script import Script
 from nemo_prefect.spec import JobSpec, TaskSpec
 from nemo_prefect.states import JobStatus
@@ -43,6 +46,9 @@ class Job(ConfigurableMixin):
     dependencies: list[str] = field(default_factory=list)
     plugins: list[ExperimentPlugin] | None = None
 
+    def __post_init__(self) -> None:
+        self.task = _unbuilt(self.task)
+
     @property
     def tasks(self) -> list[Any]:
         """Its task, as a list of one."""
@@ -52,6 +58,10 @@ class Job(ConfigurableMixin):
     def executors(self) -> list[Executor]:
         """Its executor, as a list of one."""
         return [self.executor]
+
+    def to_config(self) -> Any:
+        """This job as a Fiddle ``Config``."""
+        return _config(self, task=as_config(self.task), executor=as_config(self.executor))
 
 
 @dataclass
@@ -76,6 +86,7 @@ class JobGroup(ConfigurableMixin):
     plugins: list[ExperimentPlugin] | None = None
 
     def __post_init__(self) -> None:
+        self.tasks = [_unbuilt(task) for task in self.tasks]
         if not self.tasks:
             raise ConfigError(f"The group {self.id!r} has no tasks.", hint="Add at least one.")
         if len(self.executors) not in (1, len(self.tasks)):
@@ -93,9 +104,74 @@ class JobGroup(ConfigurableMixin):
         """The first member's executor."""
         return self.executors[0]
 
+    def to_config(self) -> Any:
+        """This group as a Fiddle ``Config``."""
+        return _config(self, tasks=as_config(self.tasks), executors=as_config(self.executors))
 
-def job_to_spec(job: Job | JobGroup) -> JobSpec:
+
+class Jobs(list[Any], ConfigurableMixin):
+    """The jobs of an experiment, found by position or by id."""
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            for job in self:
+                if job.id == key:
+                    return job
+            raise NotFoundError(f"Job {key} not found.", hint=f"There are: {', '.join(job.id for job in self)}.")
+        return super().__getitem__(key)
+
+    def to_config(self) -> Any:
+        """The jobs as a list of Fiddle configs."""
+        return as_config(list(self))
+
+
+class Tasks(list[Any], ConfigurableMixin):
+    """The tasks of an experiment. Change them in place, or put others in their place; `Experiment.reset` takes the changes
+    into the next run."""
+
+    @classmethod
+    def of(cls, jobs: Jobs) -> Tasks:
+        """The tasks of these jobs; a group's is a list."""
+        tasks = cls(job.tasks if isinstance(job, JobGroup) else job.task for job in jobs)
+        tasks._jobs = jobs
+        return tasks
+
+    _jobs: Jobs | None = None
+
+    def __setitem__(self, index: Any, task: Any) -> None:
+        super().__setitem__(index, task)
+        for job, changed in zip(self._jobs or (), self, strict=False):
+            if isinstance(job, JobGroup):
+                job.tasks = changed
+            else:
+                job.task = changed
+
+    def to_config(self) -> Any:
+        """The tasks as a list of Fiddle configs."""
+        return as_config(list(self))
+
+
+def _config(job: Job | JobGroup, **what: Any) -> Any:
+    from nemo_prefect.config import Config
+
+    return Config(type(job), id=job.id, **what, dependencies=list(job.dependencies), tail_logs=job.tail_logs)
+
+
+def _unbuilt(task: Any) -> Any:
+    """A task that came from building a config of its job as the Partial that it was."""
+    if not isinstance(task, functools.partial):
+        return task
+    from nemo_prefect.config import Partial
+
+    return Partial(task.func, *task.args, **task.keywords)
+
+
+def job_to_spec(job: Job | JobGroup, metadata: bool = True) -> JobSpec:
     """A job as data.
+
+    Args:
+        job: the job.
+        metadata: with the ``metadata`` of scripts.
 
     Raises:
         SerializationError: a task cannot be written down.
@@ -105,7 +181,7 @@ def job_to_spec(job: Job | JobGroup) -> JobSpec:
     return JobSpec(
         id=job.id,
         name=job.id,
-        tasks=tuple(task_to_spec(task) for task in job.tasks),
+        tasks=tuple(task_to_spec(task, metadata) for task in job.tasks),
         executors=tuple(executor_to_spec(executor) for executor in job.executors),
         dependencies=tuple(job.dependencies),
         group=isinstance(job, JobGroup),
@@ -151,7 +227,7 @@ def check_task(task: Any) -> Any:
     return task
 
 
-def task_to_spec(task: Any) -> TaskSpec:
+def task_to_spec(task: Any, metadata: bool = True) -> TaskSpec:
     """A task as data.
 
     Raises:
@@ -159,7 +235,15 @@ def task_to_spec(task: Any) -> TaskSpec:
         SerializationError: it does not come back the same; the message names the paths.
     """
     if isinstance(task, Script):
-        return TaskSpec(kind="script", name=task.get_name(), script=asdict(task))
+        script = asdict(task if metadata else replace(task, metadata={}))
+        try:
+            json.dumps(script)
+        except (TypeError, ValueError) as error:
+            raise SerializationError(
+                f"The script {task.get_name()!r} cannot be written down ({error}).",
+                hint="Its fields may hold text, numbers and lists and dicts of these only.",
+            ) from error
+        return TaskSpec(kind="script", name=task.get_name(), script=script)
     from nemo_prefect.config import check_serializable
     from nemo_prefect.payload import encode_task
 

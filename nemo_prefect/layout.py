@@ -27,6 +27,7 @@ from nemo_prefect.executors.base import WORKER_DIR, JobRequest
 from nemo_prefect.executors.registry import executor_class, executor_from_spec
 from nemo_prefect.external_main import FILE as MAIN
 from nemo_prefect.external_main import source_for
+from nemo_prefect.home import remember_base_dir
 from nemo_prefect.refs import submission_key
 from nemo_prefect.shell import slug
 from nemo_prefect.spec import ExperimentSpec, JobSpec
@@ -94,6 +95,7 @@ class Layout:
             try:
                 staging._write(spec)
                 os.rename(staging.root, self.root)
+                remember_base_dir(self.root.parents[2])
             except BaseException:
                 shutil.rmtree(staging.root, ignore_errors=True)
                 raise

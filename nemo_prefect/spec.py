@@ -42,6 +42,10 @@ class ExecutorSpec(_Frozen):
         """Whether the job's code is packed: whether it has another packager than the one that packs nothing."""
         return "packager" in self.config
 
+    def unpacked(self) -> ExecutorSpec:
+        """The same without its packager."""
+        return self.model_copy(update={"config": {k: v for k, v in self.config.items() if k != "packager"}})
+
 
 class JobSpec(_Frozen):
     """One job, or a group of them that starts and fails as one."""
@@ -81,6 +85,14 @@ class ExperimentSpec(_Frozen):
     def _check(self) -> ExperimentSpec:
         check_graph({job.id: job.dependencies for job in self.jobs})
         return self
+
+    def unpacked(self) -> ExperimentSpec:
+        """The same without packagers: for jobs that run where the code is."""
+        jobs = [
+            job.model_copy(update={"executors": tuple(executor.unpacked() for executor in job.executors)})
+            for job in self.jobs
+        ]
+        return self.model_copy(update={"jobs": tuple(jobs)})
 
     def job(self, job_id: str) -> JobSpec | None:
         """The job of that id, or None."""

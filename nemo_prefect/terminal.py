@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import sys
 import time
@@ -162,6 +163,15 @@ def status_table(experiment_id: str, views: Sequence[JobView]) -> Group:
     local = os.path.commonpath([v.local_dir for v in views]) if views and all(v.local_dir for v in views) else ""
     # The path is given whole, whatever the terminal's width, so that it can be copied.
     return Group(table, Text(f"Directory: {local}", "dim", no_wrap=True, overflow="ignore")) if local else Group(table)
+
+
+def status_html(experiment_id: str, views: Sequence[JobView]) -> str:
+    """The jobs of an experiment as a table for a notebook."""
+    rows = [(v.id, v.state.describe(), v.executor, v.ref.native_id if v.ref else "") for v in views]
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    head = "".join(f"<th>{name}</th>" for name in ("Task", "Status", "Executor", "Job id"))
+    caption = f"<caption>Experiment {html.escape(experiment_id)}</caption>"
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def state_text(state: JobState) -> Text:

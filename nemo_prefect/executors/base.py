@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from prefect.blocks.core import Block
-from pydantic import ConfigDict, Field, SerializeAsAny, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
 
+from nemo_prefect.configurable import ConfigurableMixin
 from nemo_prefect.errors import ConfigError, ExecutorError
 from nemo_prefect.exit_record import read_exit
 from nemo_prefect.launchers import ExecutorMacros, Launcher, launcher_by_name
@@ -117,7 +119,7 @@ class RenderedJob:
         return "".join([*lines, exports(self.env), join(self.argv), "\n"])
 
 
-class Executor(Block, ABC):
+class Executor(ConfigurableMixin, Block, ABC):
     """Where and how a job runs. One class is the Python object, the Prefect block and the form in the UI.
 
     The methods below `clone` are the contract with the engine. All are idempotent by `JobRequest.key`.
@@ -165,6 +167,11 @@ class Executor(Block, ABC):
     def clone(self) -> Self:
         """A deep copy."""
         return self.model_copy(deep=True)
+
+    def to_config(self) -> Any:
+        """This executor as a Fiddle ``Config``, with the fields that are not at their defaults. What `assign` set is left
+        out."""
+        return _model_config(self)
 
     def assign(self, exp_id: str, exp_dir: str, task_id: str, task_dir: str) -> None:
         """Make this executor that of one job, as NeMo-Run's executors are: called on a copy, before plugins run."""
@@ -287,6 +294,22 @@ class Executor(Block, ABC):
         except ExecutorError:
             return False
         return state.status.is_terminal or state.status is JobStatus.UNKNOWN
+
+
+#: Fields that `Executor.assign` sets; they say nothing of the executor itself.
+ASSIGNED = ("experiment_id", "job_dir")
+
+
+def _model_config(model: BaseModel) -> Any:
+    from nemo_prefect.config import Config
+
+    given = {
+        name: getattr(model, name)
+        for name, info in type(model).model_fields.items()
+        if name not in ASSIGNED and getattr(model, name) != info.get_default(call_default_factory=True)
+    }
+    nested = {n: _model_config(v) if isinstance(v, BaseModel) else copy.deepcopy(v) for n, v in given.items()}
+    return Config(type(model), **nested, bind_args=False)
 
 
 def require(executor: object) -> Executor:

@@ -8,15 +8,13 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 from nemo_prefect.errors import ConfigError, NotFoundError
-from nemo_prefect.executors.base import Executor
+from nemo_prefect.executors.base import ASSIGNED, Executor
 from nemo_prefect.spec import ExecutorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 GROUP = "nemo_prefect.executors"
-#: Fields that `Executor.assign` sets; they say nothing of the executor itself.
-ASSIGNED = ("experiment_id", "job_dir")
 
 
 @lru_cache(maxsize=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from nemo_prefect.errors import NotFoundError
 from nemo_prefect.history.driver import asking
 from nemo_prefect.history.local import LocalHistory
 from nemo_prefect.history.server import ServerHistory
-from nemo_prefect.home import experiments_dir
+from nemo_prefect.home import experiments_dir, known_base_dirs
 from nemo_prefect.layout import CONFIG, Layout
 from nemo_prefect.session import TAG
 
@@ -21,17 +22,22 @@ if TYPE_CHECKING:
 
 def titles(base_dir: str | None = None) -> list[str]:
     """The titles of all experiments on this machine, oldest first."""
-    return [p.name for p in _directories(experiments_dir(base_dir))]
+    return list(dict.fromkeys(p.name for p in _directories(_roots(base_dir))))
+
+
+def _roots(base_dir: str | None) -> list[Path]:
+    """The directories in which to look: that of `base_dir`, or that of the home and all others that are known."""
+    return [experiments_dir(base) for base in ([base_dir] if base_dir else [None, *known_base_dirs()])]
 
 
 def ids(title: str, base_dir: str | None = None) -> list[str]:
     """The ids of the experiments of a title, oldest first: those on this machine, and those of a shared server."""
-    local = [p.name for p in _directories(experiments_dir(base_dir) / title) if (p / CONFIG).exists()]
-    return list(dict.fromkeys([*local, *_shared_ids(title)]))
+    return list(dict.fromkeys([*ids_on_disk(title, base_dir), *_shared_ids(title)]))
 
 
-def _directories(parent: Path) -> list[Path]:
-    found = [p for p in parent.iterdir() if p.is_dir() and not p.name.startswith(".")] if parent.is_dir() else []
+def _directories(parents: Iterable[Path]) -> list[Path]:
+    found = [p for parent in parents if parent.is_dir() for p in parent.iterdir()]
+    found = [p for p in found if p.is_dir() and not p.name.startswith(".")]
     return sorted(found, key=lambda p: (p.stat().st_ctime_ns, p.name))
 
 
@@ -67,12 +73,13 @@ def open_history(exp_id: str, base_dir: str | None = None) -> LocalHistory | Ser
         ServerError: it is not on this machine, and the server does not answer.
     """
     title, _, stamp = exp_id.rpartition("_")
-    directory = experiments_dir(base_dir) / (title or stamp) / exp_id
-    if (directory / CONFIG).exists():
-        return LocalHistory(Layout(directory))
-    other = next(iter(experiments_dir(base_dir).glob(f"*/{_glob(exp_id)}/{CONFIG}")), None)
-    if other is not None:
-        return LocalHistory(Layout(other.parent))
+    roots = _roots(base_dir)
+    for directory in (root / (title or stamp) / exp_id for root in roots):
+        if (directory / CONFIG).exists():
+            return LocalHistory(Layout(directory))
+    for root in roots:
+        for other in root.glob(f"*/{_glob(exp_id)}/{CONFIG}"):
+            return LocalHistory(Layout(other.parent))
     from nemo_prefect.server import connected
 
     with connected(start=False) as connection:
@@ -94,7 +101,7 @@ def open_history(exp_id: str, base_dir: str | None = None) -> LocalHistory | Ser
 
 def ids_on_disk(title: str, base_dir: str | None = None) -> list[str]:
     """The ids of the experiments of a title on this machine, oldest first."""
-    return [p.name for p in _directories(experiments_dir(base_dir) / title) if (p / CONFIG).exists()]
+    return [p.name for p in _directories(root / title for root in _roots(base_dir)) if (p / CONFIG).exists()]
 
 
 def _glob(text: str) -> str:
