@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from nemo_prefect.errors import ConfigError, ExecutorError, SubmissionError
+from nemo_prefect.errors import ConfigError, ExecutorError, SubmissionError, UnreachableError
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -44,7 +44,7 @@ def connect(host: Any) -> DockerClient:
         host: as in `address`.
 
     Raises:
-        ExecutorError: the engine does not answer, which may pass.
+        UnreachableError: the engine does not answer.
         ConfigError: the Docker client is not installed.
     """
     try:
@@ -52,12 +52,16 @@ def connect(host: Any) -> DockerClient:
     except ImportError as error:
         raise ConfigError("The Docker client is not installed.", hint="pip install 'nemo-prefect[docker]'") from error
     where = address(host)
-    with talking(f"The Docker engine at {where} does not answer"):
-        if where.startswith("unix://"):
-            # The client says in many words what this says in one, and leaves the socket open.
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                probe.connect(where.removeprefix("unix://"))
-        client: DockerClient = host.get_client() if host is not None else docker.from_env(version="auto")
+    try:
+        with talking(f"The Docker engine at {where} does not answer"):
+            if where.startswith("unix://"):
+                # The client says in many words what this says in one, and leaves the socket open.
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                    probe.connect(where.removeprefix("unix://"))
+            client: DockerClient = host.get_client() if host is not None else docker.from_env(version="auto")
+    except ExecutorError as error:
+        forbidden = isinstance(error.__cause__, PermissionError)
+        raise UnreachableError(error.message, hint=error.hint, transient=not forbidden) from error
     return client
 
 

@@ -11,11 +11,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from nemo_prefect.errors import ConfigError, SubmissionError
+from nemo_prefect.errors import ConfigError, ExecutorError, NotFoundError, SubmissionError
 from nemo_prefect.executors.base import Executor, JobRequest, RenderedJob
 from nemo_prefect.executors.docker import checks
 from nemo_prefect.executors.docker.blocks import HostField, RegistryField, load
-from nemo_prefect.executors.docker.client import DEFAULT_SOCKET, address, connect, ensure_image
+from nemo_prefect.executors.docker.client import DEFAULT_SOCKET, address, connect, ensure_image, talking
 from nemo_prefect.executors.docker.jobs import Jobs, Layout
 from nemo_prefect.executors.docker.plan import (
     CODE_DIR,
@@ -290,20 +290,26 @@ class DockerExecutor(Executor):
 
     async def launch(self, request: JobRequest) -> JobRef:
         layout = self._layout(request)
-        host = await load(self.docker_host)
         try:
+            host = await load(self.docker_host)
             client = await asyncio.to_thread(connect, host)
-        except Exception as error:
-            # Nothing was sent, so nothing runs: no reason to look the job up before saying so.
-            raise SubmissionError(getattr(error, "message", str(error)), hint=getattr(error, "hint", "")) from error
+        except (ConfigError, NotFoundError) as error:
+            raise SubmissionError(error.message, hint=error.hint) from error
         with closing(client):
             for executor in request.executors or (self,):
                 if isinstance(executor, DockerExecutor):
-                    if (credentials := await load(executor.registry_credentials)) is not None:
-                        await credentials.login(client)
+                    await self._log_in(client, executor.registry_credentials)
                     policy = executor.image_pull_policy
                     await asyncio.to_thread(ensure_image, client, executor.container_image, policy, executor.platform)
             return await asyncio.to_thread(Jobs(client).launch, layout, self._ref(layout))
+
+    async def _log_in(self, client: Any, field: Any) -> None:
+        try:
+            if (credentials := await load(field)) is not None:
+                with talking(f"{credentials.registry_url} refuses the registry_credentials"):
+                    await credentials.login(client)
+        except (ExecutorError, ConfigError, NotFoundError) as error:  # nothing has been started yet
+            raise SubmissionError(error.message, hint=error.hint) from error
 
     def _ref(self, layout: Layout) -> JobRef:
         return JobRef(

@@ -24,7 +24,8 @@ IMAGE = "local/python:3.11"
 
 
 class Engine:
-    """A dockerd with its own data, socket and containerd, without networks."""
+    """A dockerd with its own data, socket and containerd, in a network namespace of its own: one that has no bridge takes
+    the machine's away."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.socket = root, f"unix://{root}/docker.sock"
@@ -32,7 +33,7 @@ class Engine:
 
     def start(self, *options: str) -> None:
         command = [
-            "dockerd", "--data-root", f"{self.root}/data", "--exec-root", f"{self.root}/exec", "-H", self.socket,
+            "unshare", "--net", "dockerd", "--data-root", f"{self.root}/data", "--exec-root", f"{self.root}/exec", "-H", self.socket,
             "--pidfile", f"{self.root}/pid", "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-masq=false",
             *options,
         ]  # fmt: skip
@@ -77,7 +78,8 @@ def own(image: Path) -> Iterator[Engine]:
             if left:
                 engine.docker("rm", "-f", *left, check=False)
         engine.stop()
-        shutil.rmtree(root, ignore_errors=True)
+        subprocess.run(["umount", str(root / "data")], check=True)  # dockerd mounts it on itself
+        shutil.rmtree(root)
 
 
 def executor(engine: Engine) -> run.DockerExecutor:
