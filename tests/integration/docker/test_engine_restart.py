@@ -32,11 +32,9 @@ class Engine:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *options: str) -> None:
-        command = [
-            "unshare", "--net", "dockerd", "--data-root", f"{self.root}/data", "--exec-root", f"{self.root}/exec", "-H", self.socket,
-            "--pidfile", f"{self.root}/pid", "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-masq=false",
-            *options,
-        ]  # fmt: skip
+        where = ["--data-root", f"{self.root}/data", "--exec-root", f"{self.root}/exec", "--pidfile", f"{self.root}/pid"]
+        alone = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-masq=false"]
+        command = ["unshare", "--net", "dockerd", "-H", self.socket, *where, *alone, *options]
         with (self.root / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + 60
