@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from nemo_prefect.executors.base import Executor
     from nemo_prefect.executors.docker import DockerExecutor
     from nemo_prefect.executors.files import import_executor
+    from nemo_prefect.executors.kubernetes import KubernetesExecutor
     from nemo_prefect.executors.local import LocalExecutor
+    from nemo_prefect.executors.slurm import SlurmExecutor, SlurmJobDetails
     from nemo_prefect.experiment import Experiment
     from nemo_prefect.home import get_nemorun_home, set_nemorun_home
     from nemo_prefect.jobs import Job, JobGroup
@@ -43,6 +45,7 @@ _WHERE = {
     "HybridPackager": "packaging",
     "Job": "jobs",
     "JobGroup": "jobs",
+    "KubernetesExecutor": "executors.kubernetes",
     "Launcher": "launchers",
     "LocalExecutor": "executors.local",
     "LocalTunnel": "transport",
@@ -52,6 +55,8 @@ _WHERE = {
     "Plugin": "plugin",
     "SSHTunnel": "transport",
     "Script": "script",
+    "SlurmExecutor": "executors.slurm",
+    "SlurmJobDetails": "executors.slurm",
     "Torchrun": "launchers",
     "Tunnel": "transport",
     "autoconvert": "config",
@@ -75,6 +80,7 @@ __all__ = [
     "HybridPackager",
     "Job",
     "JobGroup",
+    "KubernetesExecutor",
     "Launcher",
     "LocalExecutor",
     "LocalTunnel",
@@ -84,6 +90,8 @@ __all__ = [
     "Plugin",
     "SSHTunnel",
     "Script",
+    "SlurmExecutor",
+    "SlurmJobDetails",
     "Torchrun",
     "Tunnel",
     "autoconvert",

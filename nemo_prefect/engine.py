@@ -25,7 +25,7 @@ from prefect.logging import get_run_logger
 
 from nemo_prefect import _prefect
 from nemo_prefect.artifacts import publish_files, publish_summary
-from nemo_prefect.errors import ExecutorError, NemoPrefectError
+from nemo_prefect.errors import ExecutorError, NemoPrefectError, UnreachableError
 from nemo_prefect.executors.base import Executor
 from nemo_prefect.executors.registry import executor_from_spec
 from nemo_prefect.forwarding import forward
@@ -303,14 +303,24 @@ class Engine:
                 if known.ref is None:
                     self._note(request, "SUBMITTED", found)
                 return found
-        for attempt in range(1, SUBMISSIONS + 1):
+        tries, pause = 0, FIND_PAUSE
+        while True:
             if self._stop[job_id].is_set():
                 return None
+            tries += 1
             (request.directory / "artifacts").mkdir(parents=True, exist_ok=True)
             self.ledger.write(request.job_id, request.attempt, request.key, "SUBMITTING")
             try:
                 ref = await executor.launch(request)
                 break
+            except UnreachableError as error:  # nothing was sent, so there is nothing to look up
+                if not error.transient or (tries >= SUBMISSIONS and not self._was_reached(executor)):
+                    self._refused.add(request.key)
+                    raise
+                logger.warning("%s cannot be submitted yet (%s). Trying again.", request.job_id, error)
+                await asyncio.wait({stopped := asyncio.create_task(self._stop[job_id].wait())}, timeout=pause)
+                stopped.cancel()
+                pause = min(pause * 2, 60.0)
             except (ExecutorError, OSError) as error:
                 if isinstance(error, ExecutorError) and not error.transient:
                     self._refused.add(request.key)
@@ -319,7 +329,7 @@ class Engine:
                 if found:
                     ref = found
                     break
-                if attempt == SUBMISSIONS or isinstance(error, OSError):
+                if tries >= SUBMISSIONS or isinstance(error, OSError):
                     self._refused.add(request.key)
                     raise
         self._note(request, "SUBMITTED", ref)
@@ -337,6 +347,11 @@ class Engine:
         entry = self.ledger.latest().get(request.job_id)
         announced = entry is not None and entry.key == request.key and entry.event == "SUBMITTING"
         return announced and request.key not in self._refused
+
+    def _was_reached(self, executor: Executor) -> bool:
+        """Whether this experiment has had a job there: then it is no wrong address, and will be there again."""
+        there = (executor.executor_name, executor.cluster)
+        return any((e.ref.executor, e.ref.cluster) == there for e in self.ledger.latest().values() if e.ref)
 
     async def _find_twice(self, executor: Executor, request: JobRequest) -> JobRef | None:
         if found := await self._find(executor, request):

@@ -29,6 +29,20 @@ def exports(env: Mapping[str, str]) -> str:
     return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items())
 
 
+def expanding(text: str, names: str) -> str:
+    """`text` as one word of a POSIX shell that gives it again, but with the variables that `names` names looked up.
+
+    Args:
+        text: what to quote; variables stand in it as ``$name`` or ``${name}``.
+        names: a regular expression of the variables' names; all others stay as they are.
+    """
+    parts = re.split(rf"\$(?:\{{((?:{names}))\}}|((?:{names}))(?![A-Za-z0-9_]))", text)
+    word = ""
+    for literal, braced, bare in zip(parts[::3], parts[1::3], parts[2::3], strict=False):
+        word += (shlex.quote(literal) if literal else "") + f'"${{{braced or bare}}}"'
+    return word + (shlex.quote(parts[-1]) if parts[-1] or not word else "")
+
+
 def check_env(env: Mapping[str, str]) -> None:
     """Refuse what no process environment can hold.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from nemo_prefect.errors import ConfigError
@@ -13,6 +15,9 @@ class Launcher(Polymorphic):
 
     Fields as in NeMo-Run.
     """
+
+    #: Whether it starts the processes of a node by itself, so that a scheduler starts it once on each node.
+    one_per_node: ClassVar[bool] = False
 
     nsys_profile: bool = Field(default=False, description="Profile the task with nsys.")
     nsys_folder: str = Field(default="nsys_profile", description="Folder for profiles, below the attempt's directory.")

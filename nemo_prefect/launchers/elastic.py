@@ -23,6 +23,7 @@ class ElasticLauncher(Launcher):
 
     #: Arguments that make a Python interpreter this launcher.
     program: ClassVar[tuple[str, ...]]
+    one_per_node: ClassVar[bool] = True
 
     rdzv_backend: str = Field(default="c10d", description="How the ranks find each other.")
     rdzv_port: int = Field(default=29500, description="Port of the rendezvous on the head node; one node picks a free one.")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import nemo_prefect as run
-from nemo_prefect.errors import ExecutorError, ExperimentFailed, SubmissionError
+from nemo_prefect.errors import ExecutorError, ExperimentFailed, SubmissionError, UnreachableError
 from nemo_prefect.executors.local import LocalExecutor
 from nemo_prefect.ledger import Ledger
 
@@ -94,6 +94,38 @@ def test_a_lost_answer_and_a_cluster_that_cannot_be_asked_double_nothing(monkeyp
     assert launches == ["job", "after"]
     assert runs(exp) == 1
     assert not silent
+
+
+def test_a_cluster_that_was_never_reached_is_a_failure_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    async def is_away(self: LocalExecutor, request: Any) -> Any:
+        calls.append(request.job_id)
+        raise UnreachableError("me@cluster does not answer within 10 s.", hint="Is the network (a VPN) up?")
+
+    monkeypatch.setattr(LocalExecutor, "launch", is_away)
+    monkeypatch.setattr("nemo_prefect.engine.FIND_PAUSE", 0.01)
+    with pytest.raises(ExperimentFailed, match=r"me@cluster does not answer within 10 s"):
+        experiment()
+    assert calls == ["job"] * 3
+
+
+def test_a_cluster_that_goes_away_for_a_while_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    launch = LocalExecutor.launch
+    calls: list[str] = []
+
+    async def comes_and_goes(self: LocalExecutor, request: Any) -> Any:
+        calls.append(request.job_id)
+        if 1 < len(calls) < 10:
+            raise UnreachableError("me@cluster does not answer.")
+        return await launch(self, request)
+
+    monkeypatch.setattr(LocalExecutor, "launch", comes_and_goes)
+    monkeypatch.setattr("nemo_prefect.engine.FIND_PAUSE", 0.001)
+    exp = experiment()
+    assert calls == ["job", *["after"] * 9]
+    assert statuses(exp) == {"job": "SUCCEEDED", "after": "SUCCEEDED"}
+    assert runs(exp) == 1
 
 
 def _with_find(find: Any, launch: Any) -> Any:

@@ -1,0 +1,97 @@
+sbatch --parsable --job-name=golden.job.410bbe08beb2 --array=0-7%2 --no-requeue --kill-on-invalid-dep=yes --open-mode=append --output=/tmp/golden/home/experiments/golden/golden_1/job/attempt-1/%a/stdout.log --error=/tmp/golden/home/experiments/golden/golden_1/job/attempt-1/%a/stderr.log --account=research --time=00:10:00 --partition=debug --nodes=1 --ntasks-per-node=1 /tmp/golden/home/experiments/golden/golden_1/job/attempt-1/job.sh
+
+# ---- job.sh
+#!/bin/bash
+# golden_1, job job, attempt 1
+dir=/tmp/golden/home/experiments/golden/golden_1/job/attempt-1/"$SLURM_ARRAY_TASK_ID"
+started=$(date +%s) terminated= interrupted= children=
+
+# Once: of several submissions of the same attempt the first one runs.
+if mkdir "$dir/lock" 2>/dev/null; then
+  echo "$SLURM_JOB_ID" > "$dir/lock/owner"
+else
+  owner=$(cat "$dir/lock/owner")
+  if [ "${SLURM_RESTART_COUNT:-0}" = 0 ] || [ "${owner:-$SLURM_JOB_ID}" != "$SLURM_JOB_ID" ]; then exit 111; fi
+  if grep -q '"exit_code": 0' "$dir/exit.json" 2>/dev/null; then exit 0; fi
+  rm -f "$dir/terminated" "$dir/exit.json"  # Slurm queued this same job again
+fi
+
+record() {  # directory, exit code, message, whether it was stopped
+  printf '{"exit_code": %d, "signal": null, "attempt": 1, "key": "410bbe08beb2", "start": %d, "end": %d, ' \
+    "$2" "$started" "$(date +%s)" > "$1/.exit.json.$$" &&
+    printf '"host": "%s", "message": "%s", "cancelled": %s}\n' \
+      "${SLURMD_NODENAME:-$HOSTNAME}" "${3:-}" "${4:-false}" >> "$1/.exit.json.$$" &&
+    mv -f "$1/.exit.json.$$" "$1/exit.json"
+}
+
+finish() {  # exit code, message
+  # Who was told to end did not end by itself: Slurm knows whether it was cancelled, preempted or out of time.
+  if [ -n "$terminated" ]; then
+    while [ -n "$(tasks)" ] && kill -0 "$sweeper" 2>/dev/null; do sleep 0.3; done
+    exit 143
+  fi
+  record "$dir" "$1" "${2:-}"
+  exit "$1"
+}
+
+fail() { echo "nemo-prefect: $1" >&2; finish 1 "$1"; }
+
+pass_on() { interrupted=1; [ -z "$children" ] || kill -s "$1" $children 2>/dev/null; }
+forward_signals() { trap 'pass_on USR2' USR2; }
+tasks() { grep -lzx 'NEMO_PREFECT_KEY=410bbe08beb2' /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3; }
+sweep() {  # what a cancel leaves of the tasks on this node, processes that left their session included
+  sleep 4
+  [ -e /tmp/golden/home/experiments/golden/golden_1/job/attempt-1/cancelled ] || exit 0  # a time limit or a preemption: Slurm's own KillWait counts
+  for _ in 1 2 3; do tasks | xargs -r kill -KILL 2>/dev/null; sleep 0.2; done
+}
+on_term() {
+  [ -n "$terminated" ] && return
+  terminated=1
+  interrupted=1
+  echo TERM >> "$dir/terminated"
+  sweep > /dev/null 2>&1 &
+  sweeper=$!
+}
+trap on_term TERM
+forward_signals
+
+await() {  # process id; signals are taken meanwhile
+  while :; do
+    interrupted=
+    wait "$1"; code=$?
+    [ -n "$interrupted" ] || return "$code"
+  done
+}
+
+. /tmp/golden/home/experiments/golden/golden_1/job/attempt-1/env.sh
+export num_nodes="${SLURM_JOB_NUM_NODES:-1}" nproc_per_node=1
+first_of() { scontrol show hostnames "$1" | head -n 1; }
+address_of() { scontrol show node -o "$1" | sed -n 's/.* NodeAddr=\([^ ]*\) .*/\1/p'; }
+head_node=$(first_of "${SLURM_JOB_NODELIST_HET_GROUP_0:-$SLURM_JOB_NODELIST}")
+head_node_ip=$(address_of "$head_node"); export head_node_ip="${head_node_ip:-$head_node}"
+cd /tmp/golden || fail 'its working directory is not there'
+
+srun --kill-on-bad-exit=1 --wait=60 sh /tmp/golden/home/experiments/golden/golden_1/job/attempt-1/task.sh &
+children=$!
+await "$children"; finish $?
+
+# ---- env.sh
+export NEMO_PREFECT_EXPERIMENT_ID=golden_1
+export NEMO_PREFECT_JOB_ID=job
+export NEMO_PREFECT_JOB_DIR=/tmp/golden/home/experiments/golden/golden_1/job
+export NEMO_PREFECT_ARTIFACTS=/tmp/golden/home/experiments/golden/golden_1/job/attempt-1/artifacts
+export NEMO_PREFECT_ATTEMPT=1
+
+# ---- task.sh
+#!/bin/sh
+# Every task runs this.
+export PYTHONUNBUFFERED=1
+export NEMO_PREFECT_EXPERIMENT_ID=golden_1
+export NEMO_PREFECT_JOB_ID=job
+export NEMO_PREFECT_JOB_DIR=/tmp/golden/home/experiments/golden/golden_1/job
+export NEMO_PREFECT_ARTIFACTS=/tmp/golden/home/experiments/golden/golden_1/job/attempt-1/artifacts
+export NEMO_PREFECT_ATTEMPT=1
+export NEMO_PREFECT_KEY=410bbe08beb2
+export PATH=/usr/bin:"$PATH"
+cd /tmp/golden || exit 1
+exec bash /tmp/golden/home/experiments/golden/golden_1/job/script.sh
