@@ -146,6 +146,7 @@ async def fetch_logs(api: Api, ref: JobRef, seen: Seen) -> None:
             uid,
             directory / "stdout.log",
             directory / "log-cursor.json",
+            (directory if rank else Path(ref.directory)) / "artifacts",
             final="terminated" in states.container_of(pod).get("state", {}),
         )
 

@@ -7,7 +7,9 @@ the number of records since S that the file holds already. Of the answer that be
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -22,6 +24,8 @@ PART = 16 * 1024
 #: Seconds by which records may be out of order.
 SLACK = 2
 _STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d) ")
+#: How a line begins that holds a piece of an artifact (see worker/pod.py): it is put back, and is no output.
+FRAME = b"::nemo-prefect-artifact:: "
 GAP = b"[some of the output may be missing here: the node rotated the log before it was read]\n"
 
 
@@ -91,7 +95,9 @@ class Reader:
         return Cursor(self.cursor.pod, since, sum(v[0] for v in kept.values()), first, self._last, size)
 
 
-async def pull(api: Api, namespace: str, pod: str, uid: str, file: Path, mark: Path, *, final: bool) -> None:
+async def pull(
+    api: Api, namespace: str, pod: str, uid: str, file: Path, mark: Path, artifacts: Path, *, final: bool
+) -> None:
     """Append to `file` what its pod wrote since the last call.
 
     Args:
@@ -101,6 +107,7 @@ async def pull(api: Api, namespace: str, pod: str, uid: str, file: Path, mark: P
         uid: its uid.
         file: where the output goes.
         mark: where the cursor is kept.
+        artifacts: where the artifacts go that come with the output.
         final: the container has ended: a last line without an end is whole.
 
     Raises:
@@ -120,6 +127,9 @@ async def pull(api: Api, namespace: str, pod: str, uid: str, file: Path, mark: P
             async with api.stream(f"/api/v1/namespaces/{namespace}/pods/{pod}/log", query) as chunks:
                 async for chunk in chunks:
                     for content in reader.feed(chunk):
+                        if content.startswith(FRAME):
+                            _put_back(content, artifacts)
+                            continue
                         if reader.gap and not told:
                             told = bool(out.write(GAP))
                         skipped = min(written, len(content))
@@ -136,6 +146,23 @@ async def pull(api: Api, namespace: str, pod: str, uid: str, file: Path, mark: P
     temporary = mark.with_suffix(".tmp")
     temporary.write_text(json.dumps(asdict(cursor)))
     temporary.replace(mark)
+
+
+def _put_back(frame: bytes, directory: Path) -> None:
+    """Write a piece of an artifact to where it belongs; again does no harm. What is no such piece is left alone."""
+    try:
+        _, _, path, offset, size, piece = frame.decode().rstrip("\n").split(" ")
+        relative = base64.b64decode(path).decode()
+        target = Path(os.path.normpath(directory / relative))
+        if not target.is_relative_to(directory) or target == directory or os.path.isabs(relative):
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(target, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as out:
+            out.seek(int(offset))
+            out.write(base64.b64decode(piece))
+            out.truncate(int(size))
+    except ValueError:
+        return
 
 
 def _load(mark: Path, uid: str) -> Cursor:
