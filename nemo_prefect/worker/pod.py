@@ -101,6 +101,29 @@ def on_signal(number, frame):
     supervise.send(supervise.descendants(os.getpid()), signal.SIGTERM)
 
 
+def await_file(target):
+    """What the init container does: wait until the code was copied in."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+    while not os.path.exists(target):
+        time.sleep(0.1)
+    return 0
+
+
+def receive(target, size):
+    """Write `size` bytes of the standard input to `target`, which appears once all of them are there."""
+    temporary = "%s.%d.tmp" % (target, os.getpid())
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with open(temporary, "wb") as out:
+        while size:
+            piece = sys.stdin.buffer.read(min(size, 1 << 16))
+            if not piece:
+                return 1  # the connection broke
+            out.write(piece)
+            size -= len(piece)
+    os.replace(temporary, target)
+    return 0
+
+
 def main(job_file):
     with open(job_file) as f:
         job = json.load(f)
@@ -159,4 +182,8 @@ def main(job_file):
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "--await":
+        sys.exit(await_file(sys.argv[2]))
+    if sys.argv[1] == "--receive":
+        sys.exit(receive(sys.argv[2], int(sys.argv[3])))
     sys.exit(main(sys.argv[1]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a request may take; reading a log may take longer, as long as bytes come.
 TIMEOUT = 30.0
+#: Bytes in one message to a container.
+CHUNK = 1 << 16
 #: Objects in one page of a list.
 PAGE = 500
 _INSTALL = "Install it: pip install 'nemo-prefect[kubernetes]'."
@@ -118,6 +120,41 @@ class Api:
             if _is_of_the_line(error):
                 raise _no_answer(self._host, error) from error
             raise
+
+    async def send(self, namespace: str, pod: str, container: str, command: Sequence[str], content: bytes) -> None:
+        """Run a command in a container with `content` as its input.
+
+        Raises:
+            ApiError: it could not be run, or failed.
+        """
+        import aiohttp
+        from kubernetes_asyncio.stream import WsApiClient
+
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/exec"
+        query = [("container", container), ("stdin", "true"), ("stdout", "true"), ("stderr", "true")]
+        query += [("command", word) for word in command]
+        said, outcome = b"", ""
+        try:
+            async with WsApiClient(self._client.configuration) as client:
+                connecting = await client.call_api(
+                    path, "GET", query_params=query, auth_settings=["BearerToken"], _preload_content=False
+                )
+                async with connecting as socket:
+                    for start in range(0, len(content), CHUNK):
+                        await socket.send_bytes(b"\0" + content[start : start + CHUNK])
+                    async for message in socket:
+                        if message.type is aiohttp.WSMsgType.BINARY and message.data[:1] == b"\3":
+                            outcome = message.data[1:].decode()
+                        elif message.type is aiohttp.WSMsgType.BINARY:
+                            said += message.data[1:]
+        except aiohttp.WSServerHandshakeError as error:
+            raise _refusal(error.status, json.dumps({"message": f"exec in {pod}: {error.message}"})) from error
+        except Exception as error:
+            raise _no_answer(self._host, error) from error
+        if not outcome or json.loads(outcome).get("status") != "Success":
+            raise ApiError(
+                f"The command failed in {pod}: {said.decode(errors='replace') or outcome}.", status=0, transient=True
+            )
 
     async def _send(
         self, method: str, path: str, query: Mapping[str, str] | None, body: Any, kind: str, timeout: Any

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from prefect.blocks.core import Block
 from pydantic import Field, SerializeAsAny, field_validator
 
-from nemo_prefect.errors import ConfigError, ExecutorError, SubmissionError
+from nemo_prefect.errors import ConfigError, ExecutorError, SubmissionError, UnreachableError
 from nemo_prefect.executors.base import Executor, JobRequest
 from nemo_prefect.executors.kubernetes import jobs, manifests, states
 from nemo_prefect.executors.kubernetes.api import Api, ApiError, Connection
@@ -21,9 +21,6 @@ from nemo_prefect.launchers import ExecutorMacros
 from nemo_prefect.refs import JobRef
 from nemo_prefect.spec import TaskSpec
 from nemo_prefect.states import Cause, JobState, JobStatus
-
-#: Seconds for which a submission waits for an API server that refuses connections (it restarts).
-REFUSED_FOR = 12.0
 
 
 class KubernetesExecutor(Executor):
@@ -156,7 +153,15 @@ class KubernetesExecutor(Executor):
 
     def _ref(self, request: JobRequest) -> JobRef:
         name = manifests.job_name(request, 0, self.num_nodes)
-        details = {"namespace": self.namespace, "name": name, "nodes": self.num_nodes, "grace": self.grace_period}
+        details: dict[str, Any] = {
+            "namespace": self.namespace,
+            "name": name,
+            "nodes": self.num_nodes,
+            "grace": self.grace_period,
+        }
+        if archive := manifests.copied_archive(request):
+            inside = request.relocated(manifests.ROOT)
+            details |= {"archive": [archive, next(p for p in inside.archives if p)], "python": self.python}
         native = f"{self.namespace}/{name}"
         return JobRef(self.executor_name, self.cluster, native, request.key, str(request.directory), details)
 
@@ -168,23 +173,18 @@ class KubernetesExecutor(Executor):
         wanted = [manifests.job(self, request, rank=rank) for rank in range(self.num_nodes)]
         held = manifests.config_map(self, request)
         await asyncio.to_thread(manifests.fill, held, request)
-        deadline = time.monotonic() + REFUSED_FOR
-        while True:
-            created: list[dict[str, Any]] = []
-            try:
-                async with self._connection.open() as api:
-                    await self._check_nodes(api, wanted[0])
-                    await self._create(api, wanted, held, created)
-                return self._ref(request)
-            except ApiError as error:
-                refused = error.reason == "Refused" and not created
-                if refused and time.monotonic() < deadline:
-                    await asyncio.sleep(1.0)
-                    continue
-                if created and not error.transient:
-                    await self._take_back(self._ref(request), created)
-                # A connection that was refused carried nothing: it is certain that nothing was submitted.
-                raise SubmissionError(error.message, hint=error.hint, transient=error.transient and not refused) from error
+        created: list[dict[str, Any]] = []
+        try:
+            async with self._connection.open() as api:
+                await self._check_nodes(api, wanted[0])
+                await self._create(api, wanted, held, created)
+        except ApiError as error:
+            if error.status == 0 and not created:
+                raise UnreachableError(error.message, hint=error.hint, transient=True) from error
+            if created and not error.transient:
+                await self._take_back(self._ref(request), created)
+            raise SubmissionError(error.message, hint=error.hint, transient=error.transient) from error
+        return self._ref(request)
 
     async def _create(
         self, api: Api, wanted: Sequence[dict[str, Any]], held: dict[str, Any], created: list[dict[str, Any]]
@@ -206,7 +206,8 @@ class KubernetesExecutor(Executor):
             made = await api.request("POST", path, body=manifest)
         except ApiError as error:
             if error.status != 409:
-                created += [{}] if error.status == 0 and error.reason != "Refused" else []  # it may have been created
+                if error.status == 0 and error.reason != "Refused":
+                    created.append({})  # the answer got lost: it may have been created
                 raise
             made = await api.request("GET", f"{path}/{manifest['metadata']['name']}")
             if made["metadata"].get("labels", {}).get(manifests.KEY) != manifest["metadata"]["labels"][manifests.KEY]:

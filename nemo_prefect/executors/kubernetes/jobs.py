@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,10 +12,12 @@ from typing import Any
 
 from nemo_prefect.executors.kubernetes import pod_logs, states
 from nemo_prefect.executors.kubernetes.api import Api, ApiError
-from nemo_prefect.executors.kubernetes.manifests import KEY, MANAGED_BY, MASTER, RANK
+from nemo_prefect.executors.kubernetes.manifests import INIT_CONTAINER, KEY, MANAGED_BY, MASTER, RANK, WORKER
 from nemo_prefect.executors.kubernetes.record import Record, write_exit
 from nemo_prefect.refs import JobRef
 from nemo_prefect.states import Cause, JobState, JobStatus
+
+logger = logging.getLogger("nemo_prefect")
 
 #: Keys in one selector: more would make an address too long for some servers.
 KEYS_AT_MOST = 100
@@ -74,6 +78,8 @@ async def judge(api: Api, ref: JobRef, seen: Seen, patience: float) -> JobState:
         state = _state(ref, seen, record, patience)
         if not state.status.is_terminal:
             _remember(record, seen)
+            if ref.details.get("archive"):
+                await _copy_code(api, ref, seen)
             if state.status is JobStatus.RUNNING and ref.details["nodes"] > 1:
                 return await _let_go(api, ref, seen)
             return state
@@ -129,6 +135,21 @@ async def _let_go(api: Api, ref: JobRef, seen: Seen) -> JobState:
         except ApiError as error:
             return JobState(JobStatus.PENDING, message=f"its pods cannot be told where the first one is: {error}")
     return JobState(JobStatus.RUNNING)
+
+
+async def _copy_code(api: Api, ref: JobRef, seen: Seen) -> None:
+    """Copy the code into the pods that wait for it. One that cannot be reached now waits for the next time."""
+    source, target = ref.details["archive"]
+    for pod in seen.all_pods:
+        waiting = pod.get("status", {}).get("initContainerStatuses") or []
+        if not any(c.get("name") == INIT_CONTAINER and "running" in c.get("state", {}) for c in waiting):
+            continue
+        content = await asyncio.to_thread(Path(source).read_bytes)
+        command = [ref.details["python"], "-I", "-S", WORKER, "--receive", target, str(len(content))]
+        try:
+            await api.send(ref.details["namespace"], pod["metadata"]["name"], INIT_CONTAINER, command, content)
+        except ApiError as error:
+            logger.warning("The code cannot be copied into %s yet: %s", pod["metadata"]["name"], error)
 
 
 async def fetch_logs(api: Api, ref: JobRef, seen: Seen) -> None:

@@ -40,6 +40,11 @@ SOURCE = "/nemo_prefect"
 ROOT = f"/{RUNDIR_NAME}"
 CONTAINER = "job"
 JOB_FILE = "job.json"
+#: Bytes of packed code that still go into the ConfigMap.
+CODE_LIMIT = 700_000
+#: The init container that waits for code too large for that, and how it is told to take it.
+INIT_CONTAINER = "nemo-prefect-code"
+WORKER = f"{SOURCE}/{WORKER_DIR}/pod.py"
 #: Bytes that one ConfigMap may hold. (The API allows 1 MiB, names included.)
 CONFIG_MAP_LIMIT = 900_000
 #: Variables in which a pod is told of its nodes.
@@ -52,6 +57,17 @@ MACROS = ExecutorMacros(
 )
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes text of several lines as such."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
 @dataclass(frozen=True)
 class RenderedManifests(RenderedJob):
     """What will be created, as YAML."""
@@ -60,7 +76,7 @@ class RenderedManifests(RenderedJob):
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        documents = [yaml.safe_dump(m, sort_keys=False, width=120, allow_unicode=True) for m in self.manifests]
+        documents = [yaml.dump(m, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True) for m in self.manifests]
         return "".join(f"# {note}\n" for note in self.notes) + "---\n".join(documents)
 
 
@@ -94,26 +110,42 @@ def files_of(request: JobRequest) -> dict[str, str]:
     names = [f"{WORKER_DIR}/{name}" for name in ("run.py", "supervise.py", "pod.py")]
     if any(request.payloads) and (root / MAIN).exists():
         names.append(MAIN)
-    names += [os.path.relpath(p, root) for p in (*request.scripts, *request.payloads, *request.archives) if p]
+    copied = copied_archive(request)
+    names += [
+        os.path.relpath(p, root) for p in (*request.scripts, *request.payloads, *request.archives) if p not in ("", copied)
+    ]
     return {f"f{index}-{slug(os.path.basename(name), 60)}": name for index, name in enumerate(names)}
+
+
+def copied_archive(request: JobRequest) -> str:
+    """The packed code, where it is too large for a ConfigMap: it is copied into the pods, by an init container that waits
+    for it. Else ""."""
+    archive = next((path for path in request.archives if path), "")
+    return archive if archive and os.path.exists(archive) and os.path.getsize(archive) > CODE_LIMIT else ""
 
 
 def rendered(executor: KubernetesExecutor, request: JobRequest) -> RenderedManifests:
     """Everything that `launch` will create, with the contents of files left out."""
     command = _command(executor, request)
-    jobs = [job(executor, request, command, rank) for rank in range(executor.num_nodes)]
+    shown = executor.num_nodes if executor.num_nodes <= 2 else 1
+    jobs = [job(executor, request, command, rank) for rank in range(shown)]
     held = config_map(executor, request, command)
     held["data"] |= {key: f"<the file {name}>\n" for key, name in files_of(request).items()}
     notes = ["the code: " + _travels(request)]
     if executor.num_nodes > 1:
         notes.append(f"all {executor.num_nodes} pods start their command together, once each of them runs")
+    if shown < executor.num_nodes:
+        notes.append(f"the Jobs of the ranks 1 to {executor.num_nodes - 1} differ from that of rank 0 in the rank only")
     return RenderedManifests(command.argv, command.env, command.cwd, (*jobs, held), tuple(notes))
 
 
 def _travels(request: JobRequest) -> str:
     if not any(request.archives):
-        return f"what the image holds, and the task's own files from a ConfigMap (at most {CONFIG_MAP_LIMIT // 1000} kB)"
-    return f"from a ConfigMap (at most {CONFIG_MAP_LIMIT // 1000} kB), unpacked into {ROOT}"
+        return "what the image holds; the task's own files from a ConfigMap"
+    small, large = "in a ConfigMap", "copied over exec into an init container of each pod"
+    if not os.path.exists(next(path for path in request.archives if path)):
+        return f"packed; {small} up to {CODE_LIMIT // 1000} kB, else {large}"
+    return f"packed; {large if copied_archive(request) else small}"
 
 
 def _command(executor: KubernetesExecutor, request: JobRequest) -> RenderedJob:
@@ -273,7 +305,7 @@ def _pod_spec(executor: KubernetesExecutor, request: JobRequest, command: Render
         "name": CONTAINER,
         "image": executor.image,
         "imagePullPolicy": executor.image_pull_policy,
-        "command": [executor.python, "-I", "-S", f"{SOURCE}/{WORKER_DIR}/pod.py", f"{SOURCE}/{JOB_FILE}"],
+        "command": [executor.python, "-I", "-S", WORKER, f"{SOURCE}/{JOB_FILE}"],
         "env": [
             *({"name": name, "value": _literal(value)} for name, value in command.env.items()),
             {"name": MACROS.node_rank_var, "value": str(rank)},
@@ -290,6 +322,12 @@ def _pod_spec(executor: KubernetesExecutor, request: JobRequest, command: Render
         "containers": [strategic_merge(container, executor.container_kwargs)],
         "volumes": [*volumes, *executor.volumes],
     }
+    if archive := copied_archive(request):
+        waiting: dict[str, Any] = {name: container[name] for name in ("image", "imagePullPolicy", "resources")}
+        target = f"{ROOT}/{os.path.relpath(archive, request.experiment_dir)}"
+        waiting |= {"name": INIT_CONTAINER, "volumeMounts": mounts}
+        waiting["command"] = [executor.python, "-I", "-S", WORKER, "--await", target]
+        spec["initContainers"] = [waiting]
     optional = {
         "nodeSelector": executor.node_selector,
         "tolerations": executor.tolerations,

@@ -183,9 +183,9 @@ def _record(buffer: bytes, position: int, final: bool) -> tuple[str, bytes, int]
         return "", buffer[position : end + 1], end + 1
     stamp, start = head[0][:-1].decode(), head.end()
     end = buffer.find(b"\n", start, start + PART + 1)
-    if end < 0 and len(buffer) > start + PART + 40:
-        if _STAMP.match(buffer, start + PART):
-            return stamp, buffer[start : start + PART], start + PART
+    if end < 0 and _STAMP.match(buffer, start + PART):
+        return stamp, buffer[start : start + PART], start + PART
+    if end < 0 and (final or len(buffer) > start + PART + 40):
         end = buffer.find(b"\n", start)
     if end >= 0:
         return stamp, buffer[start : end + 1], end + 1

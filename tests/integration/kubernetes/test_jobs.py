@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 import nemo_prefect as run
-from nemo_prefect.errors import ExecutorError, SubmissionError
+from nemo_prefect.errors import ExecutorError, SubmissionError, UnreachableError
 from nemo_prefect.executors.base import JobRequest
 from nemo_prefect.refs import JobRef
 from nemo_prefect.states import Cause, JobState, JobStatus
@@ -82,6 +84,25 @@ def test_an_interrupted_fetch_goes_on_where_it_stopped(executor: Any, tmp_path: 
         await suite.wait(executor, ref)
         await executor.fetch(ref)
         assert log.read_text().split() == [str(i) for i in range(1, 4001)]
+
+    suite.run(story())
+
+
+def test_code_too_large_for_a_config_map_is_copied_in(executor: Any, tmp_path: Path, kubectl: Any) -> None:
+    random.seed(0)
+    (tmp_path / "big.bin").write_bytes(random.randbytes(3_000_000))
+    (tmp_path / "check.py").write_text("import hashlib; print(hashlib.sha256(open('big.bin', 'rb').read()).hexdigest())")
+    executor.packager = run.PatternPackager(include_pattern=["big.bin", "check.py"], relative_path=[str(tmp_path)] * 2)
+    executor.num_nodes = 2
+
+    async def story() -> None:
+        request = suite.request_for(executor, run.Script("check.py", entrypoint="python3"), tmp_path)
+        assert "# the code: packed; copied over exec into an init container" in str(executor.render(request))
+        ref, state = await finish(executor, request)
+        assert state.status is JobStatus.SUCCEEDED, state
+        wanted = hashlib.sha256((tmp_path / "big.bin").read_bytes()).hexdigest()
+        assert [Path(ref.directory, r, "stdout.log").read_text().strip() for r in "01"] == [wanted, wanted]
+        assert gone(kubectl, ref), ours(kubectl, ref)
 
     suite.run(story())
 
@@ -181,7 +202,7 @@ def test_a_manifest_that_the_api_refuses(executor: Any, tmp_path: Path) -> None:
     assert asyncio.run(executor.find(request)) is None
 
 
-def test_no_cluster(executor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_cluster(executor: Any, tmp_path: Path) -> None:
     request = suite.request_for(executor, run.Script(inline="true"), tmp_path)
     config = tmp_path / "kubeconfig"
     config.write_text(
@@ -190,8 +211,7 @@ def test_no_cluster(executor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     executor.kubeconfig = str(config)
     assert executor.cluster == "127.0.0.1:9"
-    monkeypatch.setattr("nemo_prefect.executors.kubernetes.executor.REFUSED_FOR", 1.0)
-    with pytest.raises(SubmissionError, match=r"127\.0\.0\.1:9 does not answer"):
+    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:9 does not answer"):
         asyncio.run(executor.launch(request))
     with pytest.raises(ExecutorError, match=r"127\.0\.0\.1:9 does not answer") as caught:
         asyncio.run(executor.find(request))
