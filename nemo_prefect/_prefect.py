@@ -17,10 +17,10 @@ from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State, TaskRun, TaskRunResult
-from prefect.context import AsyncClientContext
+from prefect.context import AsyncClientContext, FlowRunContext, TaskRunContext
 from prefect.events.worker import EventsWorker
 from prefect.exceptions import Abort
-from prefect.logging.handlers import APILogWorker
+from prefect.logging.handlers import APILogHandler, APILogWorker
 from prefect.task_engine import run_task_async
 from prefect.utilities.engine import emit_task_run_state_change_event
 
@@ -33,6 +33,7 @@ __all__ = [
     "one_client",
     "plan",
     "quiet_console",
+    "shown_in_runs",
     "task_run_id",
 ]
 
@@ -110,6 +111,19 @@ def discard_unsent() -> int:
                 unsent.task_done()
                 discarded += 1
     return discarded
+
+
+@contextmanager
+def shown_in_runs(name: str) -> Iterator[None]:
+    """Send what the logger `name` says inside a flow or task run (an image is pulled, a cluster does not answer) to that
+    run's log as well."""
+    handler, log = APILogHandler(), logging.getLogger(name)
+    handler.addFilter(lambda record: bool(FlowRunContext.get() or TaskRunContext.get()))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 @contextmanager

@@ -112,6 +112,10 @@ class Engine:
 
     async def drive(self) -> State[Any]:
         """Run the experiment inside the current flow run; returns the flow run's final state."""
+        with _prefect.shown_in_runs(logger.name):
+            return await self._drive()
+
+    async def _drive(self) -> State[Any]:
         context = FlowRunContext.get()
         flow_run_id = context.flow_run.id  # type: ignore[union-attr]
         self._tell("on_start", self.records)

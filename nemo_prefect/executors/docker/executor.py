@@ -23,7 +23,7 @@ from nemo_prefect.executors.docker.plan import (
     LABEL,
     RUN_DIR,
     Container,
-    RenderedGroup,
+    RenderedContainers,
     container_name,
     host_name,
 )
@@ -176,10 +176,17 @@ class DockerExecutor(Executor):
 
     def render(self, request: JobRequest) -> RenderedJob:
         layout = self._layout(request)
-        if not layout.grouped:
+        if not layout.grouped and layout.shared:
             return layout.containers[0].rendered()
-        members = tuple(c.rendered() for c in layout.containers)
-        return RenderedGroup(argv=members[0].argv, env=members[0].env, network=layout.network, members=members)
+        members = tuple(c.rendered() if layout.shared else c.rendered(("create",)) for c in layout.containers)
+        return RenderedContainers(
+            argv=members[0].argv,
+            env=members[0].env,
+            network=layout.network,
+            copied="" if layout.shared else str(request.directory.parent),
+            members=members,
+            names=tuple(c.name for c in layout.containers),
+        )
 
     def _layout(self, request: JobRequest) -> Layout:
         """What containers the job is."""

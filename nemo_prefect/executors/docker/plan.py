@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nemo_prefect.executors.base import RenderedJob
-from nemo_prefect.shell import slug
+from nemo_prefect.shell import join, slug
 
 LABEL = "nemo-prefect"
 KEY_LABEL = f"{LABEL}/key"
@@ -70,9 +70,13 @@ class Container:
             **self.options,
         }
 
-    def rendered(self) -> RenderedJob:
-        """The same as a command line. Values of the environment are given apart, so that they are in no process list."""
-        argv = ["docker", "run", "--detach", "--name", self.name]
+    def rendered(self, command: tuple[str, ...] = ("run", "--detach")) -> RenderedJob:
+        """The same as a command line. Values of the environment are given apart, so that they are in no process list.
+
+        Args:
+            command: what is done with it: ``run`` it, or only ``create`` it.
+        """
+        argv = ["docker", *command, "--name", self.name]
         for name, value in self.options.items():
             argv += _flags(name, value)
         for name in self.env:
@@ -81,15 +85,28 @@ class Container:
 
 
 @dataclass(frozen=True)
-class RenderedGroup(RenderedJob):
-    """A group: its private network, if it has one, and a command line for each member."""
+class RenderedContainers(RenderedJob):
+    """A job that takes more than one command: a group, or one whose files are copied.
+
+    Attributes:
+        network: the group's private network, or "".
+        copied: the directory that is copied to the engine, or "".
+        members: the containers.
+        names: their names.
+    """
 
     network: str = ""
+    copied: str = ""
     members: tuple[RenderedJob, ...] = ()
+    names: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        first = [f"docker network create {self.network}\n"] if self.network else []
-        return "".join([*first, *(f"({m}" + ")\n" for m in self.members)])
+        lines = [f"docker network create {self.network}\n"] if self.network else []
+        lines += [str(self.members[0])] if len(self.members) == 1 else [f"({member})\n" for member in self.members]
+        if self.copied:
+            lines += [f"# {self.copied} is copied into it, and back when it has ended.\n"]
+            lines += [f"docker start {join([name])}\n" for name in self.names]
+        return "".join(lines)
 
 
 def _flags(name: str, value: Any) -> Iterator[str]:
