@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 from nemo_prefect._imports import collector_paused
 
 if TYPE_CHECKING:
+    from nemo_prefect import cli
     from nemo_prefect.api import dryrun_fn, run
+    from nemo_prefect.cli.describe import help
+    from nemo_prefect.cli.lazy import LazyEntrypoint, lazy_imports
     from nemo_prefect.config import Config, Partial, autoconvert
     from nemo_prefect.configurable import ConfigurableMixin
     from nemo_prefect.executors.base import Executor
@@ -47,6 +50,7 @@ _WHERE = {
     "JobGroup": "jobs",
     "KubernetesExecutor": "executors.kubernetes",
     "Launcher": "launchers",
+    "LazyEntrypoint": "cli.lazy",
     "LocalExecutor": "executors.local",
     "LocalTunnel": "transport",
     "Packager": "packaging",
@@ -62,7 +66,9 @@ _WHERE = {
     "autoconvert": "config",
     "dryrun_fn": "api",
     "get_nemorun_home": "home",
+    "help": "cli.describe",
     "import_executor": "executors.files",
+    "lazy_imports": "cli.lazy",
     "run": "api",
     "set_nemorun_home": "home",
 }
@@ -82,6 +88,7 @@ __all__ = [
     "JobGroup",
     "KubernetesExecutor",
     "Launcher",
+    "LazyEntrypoint",
     "LocalExecutor",
     "LocalTunnel",
     "Packager",
@@ -95,9 +102,12 @@ __all__ = [
     "Torchrun",
     "Tunnel",
     "autoconvert",
+    "cli",
     "dryrun_fn",
     "get_nemorun_home",
+    "help",
     "import_executor",
+    "lazy_imports",
     "run",
     "set_nemorun_home",
 ]
@@ -109,6 +119,8 @@ def __getattr__(name: str) -> Any:
             value = getattr(import_module(f"nemo_prefect.{_WHERE[name]}"), name)
         globals()[name] = value
         return value
+    if name == "cli":
+        return import_module("nemo_prefect.cli")
     raise AttributeError(f"module 'nemo_prefect' has no attribute {name!r}")
 
 

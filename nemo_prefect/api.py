@@ -47,8 +47,12 @@ def run(
     """
     from nemo_prefect.external_main import stop_if_imported_by_a_job
     from nemo_prefect.jobs import task_name
+    from nemo_prefect.rehearsal import is_rehearsal
 
     stop_if_imported_by_a_job()
+    dryrun = dryrun or is_rehearsal()
+    if hasattr(type(fn_or_script), "__nemo_task__"):
+        fn_or_script = fn_or_script.__nemo_task__()
     if not isinstance(fn_or_script, Script) and not hasattr(fn_or_script, "__fn_or_cls__"):
         raise NotATaskError(
             f"{fn_or_script!r} is no task.",

@@ -8,7 +8,15 @@ The tree (an arrow means "is a kind of")::
     │   ├── DependencyError                                      unknown dependency or a cycle
     │   ├── UsageError                                           a call that makes no sense here
     │   ├── SetValueError                                        a config path that does not exist
-    │   └── PackagingError ──────> RuntimeError                  the code could not be packed
+    │   ├── PackagingError ──────> RuntimeError                  the code could not be packed
+    │   └── CLIException                                         an argument of a command line is wrong
+    │       ├── ArgumentParsingError                             it has not the form key=value
+    │       ├── ArgumentValueError                               it names nothing that is there
+    │       ├── UndefinedVariableError                           += and the like, where there is no value yet
+    │       ├── OperationError                                   += and the like, on values that have none
+    │       └── TypeParsingError                                 its value does not fit the parameter
+    │           └── ParseError                                   (LiteralParseError, UnknownTypeError,
+    │                                                            CollectionParseError: ListParseError, DictParseError)
     ├── NotFoundError ───────────> LookupError, ValueError, AssertionError    no such experiment, job or title
     ├── ServerError ─────────────> RuntimeError                  the Prefect server does not answer (transient)
     ├── ExecutorError ───────────> RuntimeError                  an executor could not do what was asked
@@ -24,8 +32,9 @@ as well, so that their ``except`` clauses keep working.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class NemoPrefectError(Exception):
@@ -69,6 +78,84 @@ class SetValueError(ConfigError):
 
 class PackagingError(ConfigError, RuntimeError):
     """The user's code could not be packed for its job."""
+
+
+class CLIException(ConfigError):
+    """An argument of a command line is wrong.
+
+    Args:
+        message: what is wrong with it.
+        arg: the argument as it was typed.
+        context: what else is known of it.
+        hint: what to type instead; it names the nearest valid option where there is one.
+    """
+
+    def __init__(self, message: str, arg: str = "", context: Mapping[str, Any] | None = None, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.arg = arg
+        self.context = dict(context or {})
+
+    def user_friendly_message(self) -> str:
+        """The message and its hint."""
+        return str(self)
+
+
+class ArgumentParsingError(CLIException):
+    """An argument has not the form ``key=value``."""
+
+
+class ArgumentValueError(CLIException):
+    """An argument names a parameter, a factory, an option or a file that is not there."""
+
+
+class UndefinedVariableError(CLIException):
+    """``+=`` and the like, where there is no value yet."""
+
+
+class OperationError(CLIException):
+    """``+=`` and the like, on values that cannot be combined so."""
+
+
+class TypeParsingError(CLIException):
+    """A value does not fit what its parameter is annotated with."""
+
+
+class ParseError(TypeParsingError):
+    """A value does not fit its type.
+
+    Args:
+        value: the value as it was typed.
+        expected_type: the annotation.
+        reason: why it does not fit.
+    """
+
+    def __init__(self, value: str, expected_type: Any, reason: str, *, hint: str = "") -> None:
+        name = getattr(expected_type, "__name__", None) if isinstance(expected_type, type) else None
+        message = f"Failed to parse {value!r} as {name or str(expected_type).replace('typing.', '')}: {reason}"
+        super().__init__(message, value, {"expected_type": expected_type}, hint=hint)
+        self.value = value
+        self.expected_type = expected_type
+        self.reason = reason
+
+
+class LiteralParseError(ParseError):
+    """A value is none of those that a Literal or an Enum allows."""
+
+
+class UnknownTypeError(ParseError):
+    """There is no way to write a value of this type on a command line."""
+
+
+class CollectionParseError(ParseError):
+    """A value is no collection of the expected kind."""
+
+
+class ListParseError(CollectionParseError):
+    """A value is no list, tuple or set, or one of its members does not fit."""
+
+
+class DictParseError(CollectionParseError):
+    """A value is no dict, or one of its members does not fit."""
 
 
 class NotFoundError(NemoPrefectError, LookupError, ValueError, AssertionError):

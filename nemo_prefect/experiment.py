@@ -30,6 +30,7 @@ from nemo_prefect.home import experiments_dir
 from nemo_prefect.jobs import Job, JobGroup, Jobs, Tasks, check_task, job_from_spec, job_to_spec, task_name
 from nemo_prefect.ledger import Ledger
 from nemo_prefect.plugin import ExperimentPlugin
+from nemo_prefect.rehearsal import is_rehearsal
 from nemo_prefect.shell import check_name
 from nemo_prefect.spec import ExperimentSpec, check_graph
 from nemo_prefect.states import JobStatus
@@ -126,6 +127,7 @@ nemo-prefect experiment cancel {exp_id} {first}
         self._skip_status_at_exit = skip_status_at_exit
         self._serialize_metadata_for_scripts = serialize_metadata_for_scripts
         self._launched = False
+        self._rehearsed = False
         self._detached = False
         self._written_by_dryrun = False
         self._tasks: Tasks | None = None
@@ -147,6 +149,11 @@ nemo-prefect experiment cancel {exp_id} {first}
     def title(self) -> str:
         """The experiment's title."""
         return self._title
+
+    @property
+    def launched(self) -> bool:
+        """Whether it ran, or runs; within ``--dryrun``, whether it would have."""
+        return self._launched or self._rehearsed
 
     @property
     def directory(self) -> Path:
@@ -396,6 +403,10 @@ nemo-prefect experiment cancel {exp_id} {first}
             ServerError: no Prefect server answers.
         """
         self._require_context()
+        if is_rehearsal():
+            self._rehearsed = True
+            self.dryrun()
+            return
         if self._launched:
             self.console.print("[yellow]Experiment already running.[/yellow] reset() it to run it again.")
             return

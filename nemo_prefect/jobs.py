@@ -212,11 +212,13 @@ def task_name(task: Any) -> str:
 
 
 def check_task(task: Any) -> Any:
-    """`task`, if it is one.
+    """`task`, if it is one; what a `LazyEntrypoint` resolves to.
 
     Raises:
         ConfigError: it is neither a Script nor a Partial.
     """
+    if hasattr(type(task), "__nemo_task__"):
+        task = task.__nemo_task__()
     if not isinstance(task, Script):
         from fiddle import Partial
 

@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nemo_prefect.errors import NemoPrefectError, NotFoundError
+from nemo_prefect.cli.run_command import add_run
+from nemo_prefect.errors import NotFoundError
 
 app = typer.Typer(
     name="nemo-prefect",
@@ -22,9 +23,9 @@ experiment = typer.Typer(help="Experiments: list, status, logs, cancel, resume, 
 server = typer.Typer(help="The embedded Prefect server: start, status, stop, env.", no_args_is_help=True)
 app.add_typer(experiment, name="experiment")
 app.add_typer(server, name="server")
+add_run(app)
 
 out = Console()
-err = Console(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
 ExperimentId = Annotated[str, typer.Argument(help="The experiment's id, or a title, which means its newest run.")]
@@ -33,13 +34,19 @@ JobId = Annotated[str | None, typer.Argument(help="The job: its id, or its posit
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command. Errors of this package end it with one paragraph on stderr and exit code 1."""
-    try:
-        app(args=arguments, prog_name="nemo-prefect")
-    except NemoPrefectError as error:
-        err.print(f"[bold red]Error:[/bold red] {error.message}", highlight=False, soft_wrap=True)
-        if error.hint:
-            err.print(error.hint, highlight=False, soft_wrap=True)
-        sys.exit(1)
+    from nemo_prefect.cli.command import run_app
+    from nemo_prefect.cli.run_command import add_others
+
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] and given[0] not in _own_commands() and given[0] != "--version":
+        add_others(app)
+    run_app(app, given, "nemo-prefect")
+
+
+def _own_commands() -> set[str]:
+    return {str(group.name) for group in app.registered_groups} | {
+        command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands
+    }
 
 
 def _version(wanted: bool) -> None:
