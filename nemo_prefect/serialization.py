@@ -147,6 +147,8 @@ def import_name(name: str) -> Any:
         NotFoundError: the module cannot be imported, or has no such attribute.
     """
     parts = name.replace(":", ".").split(".")
+    if not all(part.isidentifier() for part in parts):
+        raise NotFoundError(f"{name!r} is no name that can be imported.", hint="Names read module.name.")
     if parts[0] in ("__main__", MODULE):
         for module in (sys.modules.get(MODULE), sys.modules.get("__main__")):
             if (found := _attribute(module, parts[1:])) is not None:
@@ -162,8 +164,6 @@ def import_name(name: str) -> Any:
             raise NotFoundError(f"{name} could not be imported: {error}.") from error
         except ImportError as error:
             raise NotFoundError(f"{name} could not be imported: {error}.") from error
-        except ValueError:  # an empty part
-            continue
         if (found := _attribute(module, parts[split:])) is not None:
             return found
         break

@@ -160,7 +160,7 @@ def parse_config(fn: Any, *args: str) -> Any:
 
 def _positional(cfg: Any, text: str, given: set[str]) -> Argument:
     free = [name for name in parameters(cfg)[0] if name not in given]
-    if not free or not text.strip() or re.match(r"\W*=", text):
+    if not free or not text.strip() or re.match(r"[\w.\-]*\s*\W?=", text):
         parse_argument(text)
         raise ArgumentParsingError(f"Invalid argument format: there is no parameter left for {text!r}.", text)
     return Argument(text, free[0], Operation.ASSIGN, text)

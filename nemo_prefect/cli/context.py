@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import sys
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nemo_prefect.cli.annotations import hints_of, members, parameters, target_of
 from nemo_prefect.cli.cli_parser import Operation, assign, parse_argument, parse_cli_args
 from nemo_prefect.cli.suggest import did_you_mean
-from nemo_prefect.errors import ArgumentParsingError, ArgumentValueError, UsageError
+from nemo_prefect.errors import ArgumentParsingError, ArgumentValueError, CLIException, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,6 +91,7 @@ class RunContext:
                 rest.append(text)
                 continue
             prefix, _, key = argument.key.partition(".")
+            typed = text
             if prefix == "run" and key:
                 text = text.strip().removeprefix("run.")
                 argument = dataclasses.replace(argument, key=key)
@@ -105,7 +107,7 @@ class RunContext:
             elif first == "plugins":
                 self._parse_plugins(argument.operation, more, text, str(argument.value))
             else:
-                self.set_option(first, argument.value, text)
+                self.set_option(first, argument.value, typed)
         if executor:
             self.executor = self._changed_executor(executor)
         return rest
@@ -125,7 +127,11 @@ class RunContext:
                 text,
                 hint=did_you_mean(name, [*_OPTIONS, "executor", "plugins"]),
             )
-        setattr(self, name, type_parser.convert(value, hints_of(RunContext)[name]))
+        try:
+            setattr(self, name, type_parser.convert(value, hints_of(RunContext)[name]))
+        except CLIException as error:
+            error.message = f"{text or name}: {error.message}"
+            raise
 
     def set_options(self, options: dict[str, Any]) -> None:
         """Set the options that a file holds: ``executor``, ``plugins`` and the others."""
@@ -191,7 +197,11 @@ class RunContext:
             )
         if not isinstance(base, fdl.Buildable):  # one that was loaded or passed in
             base = Config(type(base), **{name: getattr(base, name) for name in base.model_fields_set})
-        return parse_cli_args(base, args)
+        try:
+            return parse_cli_args(base, args)
+        except CLIException as error:
+            error.message = f"executor.{error.message}"
+            raise
 
     def parse_plugin(self, name: str, *args: str) -> Any:
         """The plugin (or list of plugins) that a text names.
@@ -230,6 +240,8 @@ class RunContext:
         Raises:
             CLIException: a name or a value is wrong.
         """
+        import fiddle as fdl
+
         from nemo_prefect.cli.config import read_file
         from nemo_prefect.cli.files import FACTORY, apply_mapping
 
@@ -237,6 +249,9 @@ class RunContext:
         if isinstance(data, dict) and FACTORY in data:
             self.factory = self.factory or str(data.pop(FACTORY))
         task = self._base(fn, default_kwargs)
+        for parameter in parameters(task)[0].values():  # a default that is a config is built with the task
+            if isinstance(parameter.default, fdl.Buildable) and parameter.name not in task.__arguments__:
+                setattr(task, parameter.name, copy.deepcopy(parameter.default))
         if self.yaml:
             self.set_options(apply_mapping(task, data, str(self.yaml).removeprefix("@")))
         if (wrong := next((a for a in args if "=" not in a and not a.startswith("@")), None)) is not None:

@@ -138,7 +138,7 @@ def _made_by(function: F) -> tuple[Any, bool]:
         )
     made = bare(inner)
     made = get_origin(made) or made
-    if not (isinstance(made, type) or inspect.isfunction(made)):
+    if made is Any or not (isinstance(made, type) or inspect.isfunction(made)):
         raise ConfigError(
             f"The factory {function.__qualname__} does not say of what it returns a config.",
             hint="Annotate the type, for example -> run.Config[Model], or pass target=...",
