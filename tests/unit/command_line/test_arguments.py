@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import enum
 import math
 from collections.abc import Callable
@@ -388,10 +389,8 @@ def test_lists_and_dicts(numbers: list[int], options: dict[str, int]) -> None:
 
 @given(st.text(max_size=40), st.sampled_from(sorted(train.__annotations__.keys() - {"return"})))
 def test_any_text_is_a_value_or_an_error_of_ours(text: str, name: str) -> None:
-    try:
+    with contextlib.suppress(errors.CLIException):
         parse_partial(train, f"{name}={text}")
-    except errors.CLIException as error:
-        assert str(error)
 
 
 expression = st.text("()[]{}:,.+-*/%<>= '\"ab01xforinlambdaifelse\n", max_size=30)
@@ -399,10 +398,8 @@ expression = st.text("()[]{}:,.+-*/%<>= '\"ab01xforinlambdaifelse\n", max_size=3
 
 @given(expression)
 def test_no_expression_reaches_python_itself(text: str) -> None:
-    try:
+    with contextlib.suppress(errors.CLIException):
         parse_value(text)
-    except errors.CLIException as error:
-        assert str(error)
 
 
 @given(st.text(max_size=30))
