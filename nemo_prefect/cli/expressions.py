@@ -13,6 +13,8 @@ from typing import Any
 
 #: Elements that a range or a repetition may have, and bits that a number may have: a typing mistake must not hang.
 MAX_SIZE = 1_000_000
+#: Rounds of the loops of a comprehension.
+MAX_ROUNDS = 100_000
 
 
 class ExpressionError(ValueError):
@@ -238,7 +240,7 @@ class Interpreter:
                     inner = Interpreter({**scope.names, **_unpack(generator.target, item)})
                     if all(inner.value(test) for test in generator.ifs):
                         rounds.append(inner)
-                    if len(rounds) > MAX_SIZE:
+                    if len(rounds) > MAX_ROUNDS:
                         raise ExpressionError("the comprehension is too long")
             scopes = rounds
         return scopes

@@ -45,7 +45,7 @@ NAMES = [line.split("(")[0] for line in TABLE]
 
 
 #: Public names that are still being built.
-COMING = {"KubeflowExecutor", "LazyEntrypoint", "SlurmExecutor", "SlurmRay", "SlurmTemplate", "cli", "help", "lazy_imports"}
+COMING = {"KubeflowExecutor", "SlurmExecutor", "SlurmRay", "SlurmTemplate"}
 
 
 def names_of_nemo_run() -> set[str]:
