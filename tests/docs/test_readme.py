@@ -56,6 +56,9 @@ def test_the_blocks_run_in_the_order_in_which_they_stand(tmp_path: Path) -> None
         needs = re.match(r"# needs (\w+)", source)
         if needs and not cluster_is_up(needs[1]):
             continue
+        if language == "python" and (named := re.match(r"# (\w+\.py)$", source, re.MULTILINE)):
+            (tmp_path / named.group(1)).write_text(source)  # a script that the next block runs
+            continue
         if language == "python":
             file = tmp_path / f"block_{ran}.py"
             file.write_text(source)
