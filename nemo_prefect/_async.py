@@ -39,3 +39,16 @@ def _loop_runs() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def in_async_context() -> bool:
+    """Whether the caller can await: inside a Prefect run that is whether its function is async, else whether a loop runs."""
+    from prefect.context import get_run_context
+    from prefect.exceptions import MissingContextError
+
+    try:
+        context = get_run_context()
+    except MissingContextError:
+        return _loop_runs()
+    function = getattr(context, "task", None) or getattr(context, "flow", None)
+    return bool(getattr(function, "isasync", True)) and _loop_runs()

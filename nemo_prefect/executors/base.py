@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from prefect.blocks.core import Block
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
+from prefect.blocks.abstract import JobBlock
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SerializeAsAny, field_validator
 
 from nemo_prefect.configurable import ConfigurableMixin
 from nemo_prefect.errors import ConfigError, ExecutorError
@@ -28,6 +28,8 @@ from nemo_prefect.states import JobState, JobStatus
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+#: What the blocks' pages in the UI link to.
+DOCUMENTATION = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
 #: Where the worker's files lie inside an experiment's directory.
 WORKER_DIR = "worker"
 
@@ -119,7 +121,7 @@ class RenderedJob:
         return "".join([*lines, exports(self.env), join(self.argv), "\n"])
 
 
-class Executor(ConfigurableMixin, Block, ABC):
+class Executor(ConfigurableMixin, JobBlock, ABC):  # type: ignore[type-arg]
     """Where and how a job runs. One class is the Python object, the Prefect block and the form in the UI.
 
     The methods below `clone` are the contract with the engine. All are idempotent by `JobRequest.key`.
@@ -142,6 +144,9 @@ class Executor(ConfigurableMixin, Block, ABC):
     #: Seconds that a job may be missing from every answer before it is lost.
     lost_after: ClassVar[float] = 60.0
 
+    _block_schema_capabilities = ["submit", "trigger"]
+    _documentation_url = DOCUMENTATION
+
     packager: SerializeAsAny[Packager] = Field(default_factory=Packager, description="How the code travels to the job.")
     launcher: SerializeAsAny[Launcher] | str | None = Field(
         default=None, description="What starts the task's processes: a Launcher, or its name, such as torchrun."
@@ -163,6 +168,38 @@ class Executor(ConfigurableMixin, Block, ABC):
         if isinstance(value, str):
             launcher_by_name(value)
         return value
+
+    def submit(self, task: Any, name: str = "") -> Any:
+        """Start one job, outside of experiments: in any Prefect flow, or in none.
+
+        Args:
+            task: a `Script` or a `Partial`.
+            name: the job's name; by default the script's or the function's.
+
+        Returns:
+            A Prefect ``JobRun`` with ``wait_for_completion``, ``fetch_result``, ``status`` and ``cancel``. In async code
+            this and all of them are to be awaited.
+
+        Raises:
+            ConfigError: it is no task, or one that this executor could never run.
+            SubmissionError: the job could not be started.
+        """
+        from nemo_prefect.job_run import dual, submit
+
+        return dual(submit)(self, task, name)
+
+    def trigger(self, task: Any = None, name: str = "") -> Any:
+        """`submit`, by the name that Prefect's job blocks have for it. What it starts has to be given: a block saves where
+        jobs run, not which.
+
+        Raises:
+            ConfigError: without a task.
+        """
+        if task is None:
+            raise ConfigError(
+                f"{type(self).__name__}.trigger() was given no task.", hint='Call trigger(run.Script("train.sh")).'
+            )
+        return self.submit(task, name)
 
     def clone(self) -> Self:
         """A deep copy."""

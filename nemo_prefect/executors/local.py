@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field
+from pydantic import Field, HttpUrl
 
 from nemo_prefect.errors import ConfigError, SubmissionError
 from nemo_prefect.executors.base import WORKER_DIR, Executor, JobRequest, RenderedJob
@@ -66,6 +66,9 @@ class LocalExecutor(Executor):
 
     _block_type_name = "Local Executor"
     _block_type_slug = "local-executor"
+    _logo_url = HttpUrl(
+        "https://cdn.sanity.io/images/3ugk85nk/production/356e6766a91baf20e1d08bbe16e8b5aaef4d8643-48x48.png"
+    )
 
     executor_name: ClassVar[str] = "local"
     poll_interval: ClassVar[tuple[float, float]] = (0.02, 0.5)

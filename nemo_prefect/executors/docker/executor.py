@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, HttpUrl, field_validator, model_validator
 
 from nemo_prefect.errors import ConfigError, ExecutorError, NotFoundError, SubmissionError
 from nemo_prefect.executors.base import Executor, JobRequest, RenderedJob
@@ -65,6 +65,9 @@ class DockerExecutor(Executor):
 
     _block_type_name = "Docker Executor"
     _block_type_slug = "docker-executor"
+    _logo_url = HttpUrl(
+        "https://cdn.sanity.io/images/3ugk85nk/production/14a315b79990200db7341e42553e23650b34bb96-250x250.png"
+    )
 
     executor_name: ClassVar[str] = "docker"
     supports_groups: ClassVar[bool] = True

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from prefect.blocks.core import Block
-from pydantic import Field, SerializeAsAny, field_validator
+from pydantic import Field, HttpUrl, SerializeAsAny, field_validator
 
 from nemo_prefect.errors import ConfigError, ExecutorError, SubmissionError, UnreachableError
 from nemo_prefect.executors.base import Executor, JobRequest
@@ -41,6 +41,9 @@ class KubernetesExecutor(Executor):
 
     _block_type_name = "Kubernetes Executor"
     _block_type_slug = "kubernetes-executor"
+    _logo_url = HttpUrl(
+        "https://cdn.sanity.io/images/3ugk85nk/production/2d0b896006ad463b49c28aaac14f31e00e32cfab-250x250.png"
+    )
 
     executor_name: ClassVar[str] = "kubernetes"
     poll_interval: ClassVar[tuple[float, float]] = (1.0, 15.0)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from pydantic import HttpUrl
+
 from nemo_prefect.errors import ConfigError, ExecutorError, SubmissionError
 from nemo_prefect.executors.base import JobRequest
 from nemo_prefect.executors.slurm import script, transfer
@@ -58,6 +60,9 @@ class SlurmExecutor(SlurmFields):
 
     _block_type_name = "Slurm Executor"
     _block_type_slug = "slurm-executor"
+    _logo_url = HttpUrl(
+        "https://cdn.sanity.io/images/3ugk85nk/production/356e6766a91baf20e1d08bbe16e8b5aaef4d8643-48x48.png"
+    )
 
     executor_name: ClassVar[str] = "slurm"
     supports_groups: ClassVar[bool] = True
