@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -145,6 +146,18 @@ def test_a_group_is_on_one_engine(tmp_path: Path) -> None:
         here.render(replace(request_of(here, tmp_path, 2), executors=(here, there)))
     assert (here.shares_files(), there.shares_files()) == (True, False)
     assert there.cluster == "tcp://there:2375"
+
+
+@pytest.mark.parametrize("url", ["unix:///run/user/1000/docker.sock", "tcp://localhost:2375", "tcp://127.0.0.1:2375"])
+def test_an_engine_of_this_machine_is_no_other_machines(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = run.DockerExecutor(container_image="image:1")
+    monkeypatch.setenv("DOCKER_HOST", url)
+    assert executor.cluster == f"{socket.gethostname()}:{url}"
+    monkeypatch.delenv("DOCKER_HOST")
+    assert executor.cluster == socket.gethostname()
+    monkeypatch.setenv("DOCKER_HOST", "ssh://user@box")
+    assert executor.cluster == "ssh://user@box"
+    assert not executor.shares_files()
 
 
 def test_blocks_in_its_fields_travel_with_their_secrets_or_by_name() -> None:

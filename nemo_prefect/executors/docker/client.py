@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import logging
 import os
 import re
 import socket
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from nemo_prefect.errors import ConfigError, ExecutorError, SubmissionError, UnreachableError
@@ -100,6 +103,30 @@ def _hint(said: str) -> str:
     if "Permission denied" in said or "PermissionError" in said:
         return "Join the group that may use its socket (usually `docker`), or name another engine in docker_host."
     return "Is it running? `docker info` shows; docker_host or DOCKER_HOST names another one."
+
+
+async def in_daemon_thread(call: Callable[..., None], *arguments: Any) -> None:
+    """Like `asyncio.to_thread`, for what can take minutes: it takes no place of the pool that polls and cancels need, and
+    does not hold up the end of the program."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def tell(error: BaseException | None) -> None:
+        if not done.done():
+            done.set_result(None) if error is None else done.set_exception(error)
+
+    def work() -> None:
+        failure: BaseException | None = None
+        try:
+            context.run(call, *arguments)
+        except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+            failure = error
+        with suppress(RuntimeError):  # the loop is gone
+            loop.call_soon_threadsafe(tell, failure)
+
+    threading.Thread(target=work, name="docker-pull", daemon=True).start()
+    await done
 
 
 def ensure_image(client: DockerClient, image: str, policy: str, platform: str | None) -> None:

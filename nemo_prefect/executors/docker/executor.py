@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 from collections.abc import Sequence
 from contextlib import closing
@@ -15,7 +16,14 @@ from nemo_prefect.errors import ConfigError, ExecutorError, NotFoundError, Submi
 from nemo_prefect.executors.base import Executor, JobRequest, RenderedJob
 from nemo_prefect.executors.docker import checks
 from nemo_prefect.executors.docker.blocks import HostField, RegistryField, load
-from nemo_prefect.executors.docker.client import DEFAULT_SOCKET, address, connect, ensure_image, talking
+from nemo_prefect.executors.docker.client import (
+    DEFAULT_SOCKET,
+    address,
+    connect,
+    ensure_image,
+    in_daemon_thread,
+    talking,
+)
 from nemo_prefect.executors.docker.jobs import Jobs, Layout
 from nemo_prefect.executors.docker.plan import (
     CODE_DIR,
@@ -34,6 +42,8 @@ from nemo_prefect.states import JobState, JobStatus
 
 #: The name that NeMo-Run gives its network; here it stands for a private one for each group.
 PRIVATE = "nemo_run"
+#: Addresses that mean another engine on every machine.
+_LOCAL = re.compile(r"(unix|npipe|tcp|https?|ssh)://(/|\w+@localhost|localhost|127\.|\[::1\])|/")
 _MACROS = ExecutorMacros(
     head_node_ip_var="head_node_ip",
     nproc_per_node_var="nproc_per_node",
@@ -163,8 +173,11 @@ class DockerExecutor(Executor):
 
     @property
     def cluster(self) -> str:
-        where = self._address()
-        return socket.gethostname() if where == DEFAULT_SOCKET else where
+        where, here = self._address(), socket.gethostname()
+        if where == DEFAULT_SOCKET:
+            return here
+        # A socket, or a port of this machine, is another one elsewhere.
+        return f"{here}:{where}" if _LOCAL.match(where) else where
 
     def _address(self) -> str:
         return self.docker_host if isinstance(self.docker_host, str) else address(self.docker_host)
@@ -310,7 +323,7 @@ class DockerExecutor(Executor):
                 if isinstance(executor, DockerExecutor):
                     await self._log_in(client, executor.registry_credentials)
                     policy = executor.image_pull_policy
-                    await asyncio.to_thread(ensure_image, client, executor.container_image, policy, executor.platform)
+                    await in_daemon_thread(ensure_image, client, executor.container_image, policy, executor.platform)
             return await asyncio.to_thread(Jobs(client).launch, layout, self._ref(layout))
 
     async def _log_in(self, client: Any, field: Any) -> None:

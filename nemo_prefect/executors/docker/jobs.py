@@ -285,9 +285,13 @@ class Jobs:
                     self._mirror(ref, index)
 
     def _mirror(self, ref: JobRef, index: int) -> None:
-        with talking("its output cannot be read"):
-            directory = _directory(Path(ref.directory), ref.details["grouped"], index)
-            mirror(self.client, ref.details["containers"][index], directory)
+        try:
+            with talking("its output cannot be read"):
+                directory = _directory(Path(ref.directory), ref.details["grouped"], index)
+                mirror(self.client, ref.details["containers"][index], directory)
+        except ExecutorError as error:
+            if "does not support reading" not in error.message:  # a log driver that was asked for: it goes elsewhere
+                raise
 
     def _settle(self, ref: JobRef) -> None:
         """Bring home what an ended job left, write down how it ended, and remove it from the engine."""
@@ -300,8 +304,7 @@ class Jobs:
                 if inspected is not None and outcome.was_started(inspected):
                     self._mirror(ref, index)
                     if not ref.details["shared"]:
-                        with talking("what it wrote cannot be copied"):
-                            copy_out(self.client, name, directory.parent)
+                        self._copy_out(name, directory.parent)
                 asked = ending["why"] if index in ending["members"] else None
                 if inspected is not None and not outcome.has_ended(inspected) and not _is_stillborn(inspected):
                     asked = ending["why"]  # it was cancelled before it started
@@ -319,6 +322,12 @@ class Jobs:
         write_json(directory / REMOVED, {"at": time.time()})
         for index in range(len(ref.details["containers"])):
             shutil.rmtree(_directory(directory, grouped, index) / "code", ignore_errors=True)
+
+    def _copy_out(self, name: str, job_dir: Path) -> None:
+        import docker.errors
+
+        with talking("what it wrote cannot be copied"), contextlib.suppress(docker.errors.NotFound):  # it removed all
+            copy_out(self.client, name, job_dir)
 
     def _settled_inspect(self, name: str, key: str) -> dict[str, Any] | None:
         """What the engine says of an ended container; word that memory ran out can come a moment after its end."""
