@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nemo_prefect.executors.local import LocalExecutor
     from nemo_prefect.executors.slurm import SlurmExecutor, SlurmJobDetails
     from nemo_prefect.experiment import Experiment
+    from nemo_prefect.experiment_flow import flow
     from nemo_prefect.home import get_nemorun_home, set_nemorun_home
     from nemo_prefect.jobs import Job, JobGroup
     from nemo_prefect.launchers import ExecutorMacros, FaultTolerance, Launcher, Torchrun
@@ -65,6 +66,7 @@ _WHERE = {
     "Tunnel": "transport",
     "autoconvert": "config",
     "dryrun_fn": "api",
+    "flow": "experiment_flow",
     "get_nemorun_home": "home",
     "help": "cli.describe",
     "import_executor": "executors.files",
@@ -104,6 +106,7 @@ __all__ = [
     "autoconvert",
     "cli",
     "dryrun_fn",
+    "flow",
     "get_nemorun_home",
     "help",
     "import_executor",

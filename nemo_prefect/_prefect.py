@@ -127,6 +127,17 @@ def shown_in_runs(name: str) -> Iterator[None]:
 
 
 @contextmanager
+def quiet_validation() -> Iterator[None]:
+    """Keep Prefect from logging parameters that do not fit: the error that it raises says it, and is shown once."""
+    log = logging.getLogger("prefect.flows")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
+
+
+@contextmanager
 def quiet_console() -> Iterator[None]:
     """Keep Prefect's own lines about runs off the terminal (the server gets them all the same): ours say it better."""
 

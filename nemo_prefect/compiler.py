@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
     from nemo_prefect.engine import Engine
+    from nemo_prefect.layout import Layout
 
 
 def compile_flow(spec: ExperimentSpec, engine: Engine | None = None) -> Flow[[dict[str, Any]], Any]:
@@ -23,10 +24,15 @@ def compile_flow(spec: ExperimentSpec, engine: Engine | None = None) -> Flow[[di
         engine: who drives it; by default a new engine at each run.
     """
 
+    def write(exp_id: str, layout: Layout) -> None:
+        layout.write(spec.model_copy(update={"id": exp_id, "directory": str(layout.root)}))
+
     async def experiment(experiment: dict[str, Any] = summary(spec)) -> State[Any]:  # noqa: B008 - never changed, and short
         from nemo_prefect.session import drive_inside
 
-        return await (engine.drive() if engine is not None else drive_inside(spec))
+        if engine is not None:
+            return await engine.drive()
+        return await drive_inside(spec.title, str(Path(spec.directory).parents[2]), write)
 
     flow = Flow(
         experiment,

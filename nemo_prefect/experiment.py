@@ -9,7 +9,8 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,7 @@ nemo-prefect experiment cancel {exp_id} {first}
         self._launched = False
         self._rehearsed = False
         self._detached = False
+        self._deferred = False
         self._written_by_dryrun = False
         self._tasks: Tasks | None = None
         self._token: contextvars.Token[Experiment | None] | None = None
@@ -161,6 +163,11 @@ nemo-prefect experiment cancel {exp_id} {first}
         return experiments_dir(self._base_dir) / self._title / self._id
 
     @property
+    def base_dir(self) -> str | None:
+        """The directory that was given as `base_dir`, or None for ``$NEMORUN_HOME``."""
+        return self._base_dir
+
+    @property
     def _exp_dir(self) -> str:
         return str(self.directory)
 
@@ -187,6 +194,17 @@ nemo-prefect experiment cancel {exp_id} {first}
             self._show_status()
         if not failed:  # the error says where to look
             self._goodbye()
+
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        """Lets jobs be added, and nothing more: what `run.flow` opens around the user's function, whose run comes later."""
+        self._deferred, token = True, _current.set(self)
+        self._token = token
+        try:
+            yield
+        finally:
+            _current.reset(token)
+            self._deferred, self._token = False, None
 
     def _require_context(self) -> None:
         if self._token is None:
@@ -352,6 +370,52 @@ nemo-prefect experiment cancel {exp_id} {first}
 
         return compile_flow(self.spec())
 
+    def to_deployment(self, name: str, **options: Any) -> Any:
+        """A deployment of this experiment as it is now, not yet on the server: a Prefect ``RunnerDeployment``.
+
+        Args:
+            name: the deployment's name.
+            options: ``cron``, ``interval`` (seconds or a timedelta), ``rrule``, ``parameters={"overrides": {...}}``,
+                ``tags``, ``paused`` and what else Prefect's ``Flow.to_deployment`` takes.
+
+        Raises:
+            ConfigError: a schedule or a parameter is not valid. Nothing was written then.
+        """
+        from nemo_prefect.deploying import experiment_to_deployment
+
+        return experiment_to_deployment(self, name, **options)
+
+    def deploy(self, name: str, work_pool_name: str | None = None, **options: Any) -> Any:
+        """Put this experiment on the server as a deployment. Each run of it is an experiment of its own, with its own id.
+
+        Args:
+            name: the deployment's name; it runs as ``prefect deployment run TITLE/NAME``.
+            work_pool_name: whose workers run it; by default the process pool ``local``, which is made where it is missing.
+                They have to see this experiment's files.
+            options: as in `to_deployment`.
+
+        Returns:
+            The deployment's id.
+
+        Raises:
+            ConfigError: as in `to_deployment`, or there is no such work pool.
+        """
+        from nemo_prefect.deploying import put
+
+        return put(self.to_deployment(name, **options), work_pool_name, None)
+
+    def serve(self, name: str | None = None, limit: int | None = None, **options: Any) -> None:
+        """Run this experiment's scheduled and requested runs from this process, until it is stopped.
+
+        Args:
+            name: the deployment's name; by default the title.
+            limit: how many runs at a time, at most.
+            options: as in `to_deployment`.
+        """
+        from nemo_prefect.deploying import serve_deployment
+
+        serve_deployment(self.to_deployment(name or self._title, **options), limit)
+
     # Running ---------------------------------------------------------------------------------------------------------
 
     def dryrun(self, log: bool = True, exist_ok: bool = False, delete_exp_dir: bool = True) -> None:
@@ -403,6 +467,10 @@ nemo-prefect experiment cancel {exp_id} {first}
             ServerError: no Prefect server answers.
         """
         self._require_context()
+        if self._deferred:
+            raise UsageError(
+                "A function with @run.flow only adds jobs: the flow runs them.", hint="Remove the call of exp.run()."
+            )
         if is_rehearsal():
             self._rehearsed = True
             self.dryrun()

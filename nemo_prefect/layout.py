@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +90,25 @@ class Layout:
             ConfigError: there is an experiment of that id already, or the directory cannot be written to.
             PackagingError: a job's code cannot be packed.
         """
+        self._put(spec, lambda staging: staging._write(spec))
+
+    def write_copy(self, spec: ExperimentSpec, stored: Layout) -> None:
+        """Write `spec`, a run of the experiment that is stored in `stored`: with its code and its launching script as they
+        were then, and the tasks as `spec` has them. It is there whole or not at all.
+
+        Raises:
+            ConfigError: as in `write`.
+            NotFoundError: there is nothing stored.
+        """
+        before = stored.read()
+        self._put(spec, lambda staging: staging._copy(spec, stored, before))
+
+    def _put(self, spec: ExperimentSpec, write: Callable[[Layout], None]) -> None:
         staging = Layout(self.root.parent / f".{self.root.name}.{os.getpid()}.tmp")
         try:
             staging.root.mkdir(parents=True, mode=0o700)
             try:
-                staging._write(spec)
+                write(staging)
                 os.rename(staging.root, self.root)
                 remember_base_dir(self.root.parents[2])
             except BaseException:
@@ -116,7 +131,7 @@ class Layout:
             ignore=shutil.ignore_patterns("__pycache__", "__init__.py"),
         )
         _private(self.root / CONFIG, spec.model_dump_json(indent=1))
-        _private(self.root / TASKS, json.dumps({job.id: [t.config or t.script for t in job.tasks] for job in spec.jobs}))
+        _private(self.root / TASKS, _tasks(spec))
         _private(self.root / VERSION_FILE, __version__ + "\n")
         payloads = json.dumps([task.payload for job in spec.jobs for task in job.tasks])
         if (main := source_for(payloads)) is not None:
@@ -132,8 +147,23 @@ class Layout:
                 if executor.packs:
                     executor_from_spec(executor).packager.package(Path(spec.cwd), str(directory), CODE)
                 if inline := task.script.get("inline"):
-                    shebang = "" if inline.startswith("#!") else "#!/usr/bin/env bash\n"
-                    _private(directory / "script.sh", shebang + inline + "\n", mode=0o700)
+                    _inline(directory, inline)
+
+    def _copy(self, spec: ExperimentSpec, stored: Layout, before: ExperimentSpec) -> None:
+        shutil.copytree(stored.root, self.root, dirs_exist_ok=True, symlinks=True)
+        _private(self.root / CONFIG, spec.model_dump_json(indent=1))
+        _private(self.root / TASKS, _tasks(spec))
+        for job, old in zip(spec.jobs, before.jobs, strict=True):
+            for index, (task, old_task) in enumerate(zip(job.tasks, old.tasks, strict=True)):
+                if task == old_task:
+                    continue
+                directory = self.job_dir(member_id(job, index))
+                if task.payload:
+                    kept = json.loads((directory / "task.json").read_text())
+                    where = {name: kept[name] for name in ("main", "sys_path") if name in kept}
+                    _private(directory / "task.json", json.dumps({**task.payload, **where}))
+                if inline := task.script.get("inline"):
+                    _inline(directory, inline)
 
     def read(self) -> ExperimentSpec:
         """The experiment as `write` wrote it.
@@ -182,6 +212,15 @@ def import_path() -> list[str]:
     """The directories from which this program imports its own modules: what the installation brings is left out."""
     installed = (sys.prefix, sys.base_prefix)
     return [os.path.abspath(p) for p in sys.path if not os.path.abspath(p).startswith(installed)]
+
+
+def _tasks(spec: ExperimentSpec) -> str:
+    return json.dumps({job.id: [t.config or t.script for t in job.tasks] for job in spec.jobs})
+
+
+def _inline(directory: Path, text: str) -> None:
+    shebang = "" if text.startswith("#!") else "#!/usr/bin/env bash\n"
+    _private(directory / "script.sh", shebang + text + "\n", mode=0o700)
 
 
 def _private(path: Path, text: str, mode: int = 0o600) -> None:

@@ -19,12 +19,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 from nemo_prefect._async import run_sync
 from nemo_prefect.errors import ServerError, UsageError
+from nemo_prefect.home import experiments_dir
 from nemo_prefect.layout import Layout
 from nemo_prefect.spec import ExperimentSpec
 from nemo_prefect.states import JobState, JobStatus, overall
@@ -204,27 +204,34 @@ async def _flow_run(client: Any, flow: Any, spec: ExperimentSpec, layout: Layout
     )
 
 
-async def drive_inside(spec: ExperimentSpec) -> State[Any]:
-    """Run `spec` inside a flow run that somebody else started, as an experiment of its own.
+async def drive_inside(title: str, base_dir: str | None, write: Callable[[str, Layout], None]) -> State[Any]:
+    """Run an experiment inside a flow run that somebody else started, as an experiment of its own.
 
     Its id follows from the flow run, so that a retry of the flow run goes on with the same experiment.
+
+    Args:
+        title: the experiment's title.
+        base_dir: where experiments are kept, or None for ``$NEMORUN_HOME``.
+        write: called with the experiment's id and its directory, to write it there, unless a try before this one did.
     """
     from prefect.context import FlowRunContext
 
+    from nemo_prefect import _prefect
     from nemo_prefect.engine import Engine
 
     flow_run = FlowRunContext.get().flow_run  # type: ignore[union-attr]
     moment = flow_run.created or flow_run.expected_start_time  # type: ignore[union-attr]
     made = int(moment.timestamp() * 1e9) if moment else time.time_ns()
-    own_id = f"{spec.title}_{made}"
-    directory = str(Path(spec.directory).parent / own_id)
-    own = spec.model_copy(update={"id": own_id, "directory": directory})
-    layout = Layout(directory)
+    own_id = f"{title}_{made}"
+    layout = Layout(experiments_dir(base_dir) / title / own_id)
     if not layout.root.exists():
-        layout.write(own)
+        await asyncio.to_thread(write, own_id, layout)
+    async with _prefect.one_client() as client:  # so that it is found, like any other, by its id
+        tags = sorted({*flow_run.tags, TAG})  # type: ignore[union-attr]
+        await client.update_flow_run(flow_run.id, name=own_id, tags=tags)  # type: ignore[union-attr]
     with lock(layout):
         layout.write_run(flow_run_id=str(flow_run.id), api_url="")  # type: ignore[union-attr]
-        state = await Engine(own).drive()
+        state = await Engine(layout.read()).drive()
         layout.done_file.touch(mode=0o600)
         return state
 

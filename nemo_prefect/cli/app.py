@@ -169,6 +169,92 @@ def open_page(
         webbrowser.open(link)
 
 
+Parameter = Annotated[
+    list[str] | None, typer.Option("--param", "-p", help="A parameter: NAME=VALUE, the value in JSON or text.")
+]
+Cron = Annotated[str | None, typer.Option(help="When it runs, as cron has it: '0 3 * * *'.")]
+Interval = Annotated[float | None, typer.Option(help="How often it runs, in seconds.")]
+RRule = Annotated[str | None, typer.Option(help="When it runs, as an iCalendar rule: 'FREQ=WEEKLY;BYDAY=MO'.")]
+FlowName = Annotated[str, typer.Argument(metavar="FILE:FLOW", help="The flow: a file and a name in it, or module:name.")]
+
+
+@app.command()
+def deploy(
+    flow: FlowName,
+    name: Annotated[str, typer.Option(help="The deployment's name.")] = "default",
+    cron: Cron = None,
+    interval: Interval = None,
+    rrule: RRule = None,
+    work_pool: Annotated[str | None, typer.Option(help="Whose workers run it; by default the process pool local.")] = None,
+    param: Parameter = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag of its runs.")] = None,
+    paused: Annotated[bool, typer.Option("--paused", help="Let its schedule wait until it is switched on.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put a flow on the server as a deployment, with a schedule if one is given."""
+    from nemo_prefect import deploying
+
+    loaded = deploying.load(flow)
+    options = _deployment_options(cron, interval, rrule, param, tag, paused)
+    deployment_id = deploying.deploy(loaded, name, work_pool, **options)
+    full = f"{loaded.name}/{name}"
+    if as_json:
+        _print_json({"id": str(deployment_id), "name": full, "work_pool": work_pool or deploying.DEFAULT_POOL})
+        return
+    pool = work_pool or deploying.DEFAULT_POOL
+    out.print(f"Deployed {full}. Run it:   prefect deployment run '{full}'", highlight=False, soft_wrap=True)
+    out.print(f"Let a worker do so:        prefect worker start --pool {pool}", highlight=False, soft_wrap=True)
+    if not _uses_named_server():
+        out.print(
+            'With the embedded server:  eval "$(nemo-prefect server env)" comes first', highlight=False, soft_wrap=True
+        )
+
+
+@app.command()
+def serve(
+    flow: FlowName,
+    name: Annotated[str, typer.Option(help="The deployment's name.")] = "default",
+    cron: Cron = None,
+    interval: Interval = None,
+    rrule: RRule = None,
+    param: Parameter = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag of its runs.")] = None,
+    limit: Annotated[int | None, typer.Option(help="How many runs at a time, at most.")] = None,
+) -> None:
+    """Run a flow's scheduled and requested runs from here, until Ctrl-C; no worker is needed."""
+    from nemo_prefect import deploying
+
+    options = _deployment_options(cron, interval, rrule, param, tag, False)
+    deploying.serve(deploying.load(flow), name, limit=limit, **options)
+
+
+def _deployment_options(
+    cron: str | None,
+    interval: float | None,
+    rrule: str | None,
+    param: list[str] | None,
+    tag: list[str] | None,
+    paused: bool,
+) -> dict[str, Any]:
+    parameters: dict[str, Any] = {}
+    for given in param or []:
+        key, found, value = given.partition("=")
+        if not found:
+            raise typer.BadParameter(f"{given!r} is not NAME=VALUE.")
+        try:
+            parameters[key] = json.loads(value)
+        except ValueError:
+            parameters[key] = value
+    schedule = {k: v for k, v in {"cron": cron, "interval": interval, "rrule": rrule}.items() if v is not None}
+    return {**schedule, "parameters": parameters, "tags": tag or [], "paused": paused}
+
+
+def _uses_named_server() -> bool:
+    from prefect.settings import get_current_settings
+
+    return bool(get_current_settings().api.url)
+
+
 @server.command("start")
 def start_server(as_json: AsJson = False) -> None:
     """Start the embedded server, if it does not run."""

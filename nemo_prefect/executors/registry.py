@@ -77,6 +77,15 @@ def executor_from_spec(spec: ExecutorSpec) -> Executor:
     return executor_class(spec.name).model_validate(spec.config)
 
 
+def refresh(spec: ExecutorSpec) -> ExecutorSpec:
+    """`spec` as its block is on the server now, so that an operator's change counts; one without a block as it is.
+
+    Raises:
+        NotFoundError: the block is gone.
+    """
+    return executor_to_spec(load_executor(spec.block)) if spec.block else spec
+
+
 def load_executor(slug: str) -> Executor:
     """The executor block saved as `slug` (``slurm-executor/a100``) on the server.
 
