@@ -179,11 +179,11 @@ def test_a_deployed_experiment_is_run_with_overrides_that_the_server_checks(plac
 def test_a_schedule_fires_by_itself(place: Path) -> None:
     with run.Experiment("deployed-often") as exp:
         exp.add(run.Script(inline="echo on schedule"), name="job")
-    exp.deploy("often", interval=3)
-    wait(ended("deployed-often", 2), place)
+    exp.deploy("often", interval=20)  # not so often that runs start faster than a busy machine ends them
+    wait(ended("deployed-often", 2), place, 180)
     ids = run.Experiment.catalog("deployed-often")
     assert len(set(ids)) >= 2
-    exp.deploy("often", interval=3, paused=True)
+    exp.deploy("often", interval=20, paused=True)
 
 
 def test_a_run_cancelled_on_the_server_ends_its_job(place: Path, server: Record, tmp_path: Path) -> None:
