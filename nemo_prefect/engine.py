@@ -192,6 +192,16 @@ class Engine:
             _prefect.announce(run, state)
             return state
         waited = [s for u in upstreams if (s := u.result()) is not None]
+        edge = self._executors[job.id][0].edge
+        if edge == "afternotok" and any(s.is_completed() for s in waited):
+            never = JobState(
+                JobStatus.UNSUBMITTED, Cause.UPSTREAM_FAILED, message="it runs only if what it depends on fails"
+            )
+            self._set(job.id, never)
+            _prefect.announce(run, state := State(type=StateType.PENDING, name="NotReady", message=never.message))
+            return state
+        if edge != "afterok":
+            waited = []  # they have ended: how does not matter any more
         state = await _prefect.execute(task, run, waited)
         if state.name == "NotReady":
             self._set(job.id, JobState(JobStatus.UNSUBMITTED, Cause.UPSTREAM_FAILED))

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from prefect.blocks.abstract import JobBlock
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SerializeAsAny, field_validator
@@ -243,6 +243,11 @@ class Executor(ConfigurableMixin, JobBlock, ABC):  # type: ignore[type-arg]
         Raises:
             ConfigError: say what to do.
         """
+
+    @property
+    def edge(self) -> Literal["afterok", "afterany", "afternotok"]:
+        """How jobs that one of this executor's depends on must have ended for it to start."""
+        return "afterok"
 
     @property
     @abstractmethod

@@ -4,14 +4,15 @@ sbatch --parsable --job-name=golden.job.410bbe08beb2 --no-requeue --kill-on-inva
 #!/bin/bash
 # golden_1, job job, attempt 1
 dir=/tmp/golden/home/experiments/golden/golden_1/job/attempt-1
+me=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} me=${me:-$SLURM_JOB_ID}
 started=$(date +%s) terminated= interrupted= children=
 
 # Once: of several submissions of the same attempt the first one runs.
 if mkdir "$dir/lock" 2>/dev/null; then
-  echo "$SLURM_JOB_ID" > "$dir/lock/owner"
+  echo "$me" > "$dir/lock/owner"
 else
   owner=$(cat "$dir/lock/owner")
-  if [ "${SLURM_RESTART_COUNT:-0}" = 0 ] || [ "${owner:-$SLURM_JOB_ID}" != "$SLURM_JOB_ID" ]; then exit 111; fi
+  if [ "${SLURM_RESTART_COUNT:-0}" = 0 ] || [ "${owner:-$me}" != "$me" ]; then exit 111; fi
   if grep -q '"exit_code": 0' "$dir/exit.json" 2>/dev/null; then exit 0; fi
   rm -f "$dir/terminated" "$dir/exit.json"  # Slurm queued this same job again
 fi

@@ -7,23 +7,16 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import HttpUrl
 
-from nemo_prefect.errors import ConfigError, ExecutorError, SubmissionError
+from nemo_prefect.errors import ConfigError
 from nemo_prefect.executors.base import JobRequest
-from nemo_prefect.executors.slurm import script, transfer
-from nemo_prefect.executors.slurm.fields import SlurmFields, indices
-from nemo_prefect.executors.slurm.submission import (
-    QUERY_TIMEOUT,
-    SUBMIT_TIMEOUT,
-    clean_environment,
-    find_by_name,
-    job_id,
-    read_note,
-    write_note,
-)
+from nemo_prefect.executors.slurm import arrays, script, transfer
+from nemo_prefect.executors.slurm.fields import SlurmFields
+from nemo_prefect.executors.slurm.states import indices
+from nemo_prefect.executors.slurm.submission import read_note, submit, write_note
 from nemo_prefect.executors.slurm.watch import CANCELLED, Cluster
 from nemo_prefect.launchers import ExecutorMacros
 from nemo_prefect.packaging import Packager
@@ -36,8 +29,6 @@ from nemo_prefect.states import Cause, JobState
 GIVE_UP = 90.0
 #: A file in the attempt's directory: Slurm took the job, but would never start it, so that it was cancelled.
 NEVER = "never"
-#: Jobs that one scancel names at most.
-CHUNK = 500
 
 _clusters: dict[str, Cluster] = {}
 
@@ -80,6 +71,10 @@ class SlurmExecutor(SlurmFields):
 
     def macro_values(self) -> ExecutorMacros:
         return script.MACROS
+
+    @property
+    def edge(self) -> Literal["afterok", "afterany", "afternotok"]:
+        return self.dependency_type
 
     @property
     def cluster(self) -> str:
@@ -138,12 +133,11 @@ class SlurmExecutor(SlurmFields):
         there = self._there(request)
         rendered = script.render(self, there)
         await transfer.bring(self.tunnel, request, there, rendered.files, script.folders(self, request))
-        argv = [*(clean_environment() if self.tunnel.is_local else []), *rendered.argv]
-        try:
-            answer = await self.tunnel.run_command(argv, timeout=SUBMIT_TIMEOUT)
-        except ExecutorError as error:
-            raise SubmissionError(error.message, hint=error.hint, transient=error.transient) from error
-        job = job_id(answer)
+        if self.submit_as == "array" and len(request.tasks) == 1 and not self.array:
+            facts = await self.watched.facts(self.tunnel)
+            job = await arrays.join_array(self, request, there, facts.max_array_size)
+        else:
+            job = await submit(self.tunnel, rendered.argv)
         write_note(request.directory, key=request.key, job=job)
         return self._ref(request, job)
 
@@ -152,16 +146,20 @@ class SlurmExecutor(SlurmFields):
             return self._ref(request, note["job"])
         there = self._there(request)
         owner = await self.tunnel.read_file(str(there.directory / "lock" / "owner"))
-        if owner and owner.strip().isdigit() and not self.array:
+        if owner and owner.strip() and not self.array:
             found = [owner.decode().strip()]
         else:
-            facts = await self.watched.facts(self.tunnel)
-            found = await find_by_name(self.tunnel, script.job_name(self, request), facts.accounting)
+            accounting = (await self.watched.facts(self.tunnel)).accounting
+            part = arrays.part_of(request)
+            name = part.name if part else script.job_name(self, request)
+            found = await arrays.look_up(self.tunnel, name, accounting)
+            if part:
+                found = [f"{job}_{part.index}" for job in found]
         if not found:
             return None
         oldest, *others = found
         if others:
-            await self._scancel(others)
+            await self.watched.end(self.tunnel, others)
         write_note(request.directory, key=request.key, job=oldest)
         return self._ref(request, oldest)
 
@@ -170,7 +168,7 @@ class SlurmExecutor(SlurmFields):
         for ref, state in states.items():
             mark = Path(ref.directory, NEVER)
             if state.cause is Cause.LAUNCH_FAILED and not mark.exists():
-                await self._scancel([ref.native_id])
+                await self.watched.end(self.tunnel, [ref.native_id])
                 mark.touch()
         return states
 
@@ -185,19 +183,11 @@ class SlurmExecutor(SlurmFields):
             if ref.details["remote"] != ref.directory:
                 await self.tunnel.write_file(f"{ref.details['remote']}/{CANCELLED}", b"")
         began = time.monotonic()
-        await self._scancel([ref.native_id for ref in left])
+        await self.watched.end(self.tunnel, [self.watched.runs_as(ref) for ref in left])
         while left and time.monotonic() - began < GIVE_UP:
             await asyncio.sleep(0.5)
             states = await self.watched.states(self.tunnel, left, ask=True)
             left = [ref for ref in left if not states[ref].status.is_terminal]
-
-    async def _scancel(self, jobs: Sequence[str], *options: str) -> None:
-        for start in range(0, len(jobs), CHUNK):
-            argv = ["scancel", *options, *jobs[start : start + CHUNK]]
-            done = await self.tunnel.run_command(argv, timeout=QUERY_TIMEOUT)
-            said = done.stderr.strip()
-            if done.failed and "Invalid job id" not in said and "already" not in said:
-                raise ExecutorError(f"scancel: {said or done.exit_code}", transient=True)
 
     async def fetch(self, ref: JobRef) -> None:
         await transfer.fetch(self.tunnel, ref)

@@ -84,7 +84,7 @@ class SlurmFields(Executor):
     dependencies: list[str] = Field(
         default_factory=list, description="Ids of Slurm jobs outside the experiment to wait for."
     )
-    dependency_type: Literal["after", "afterany", "afternotok", "afterok"] = Field(
+    dependency_type: Literal["afterok", "afterany", "afternotok"] = Field(
         default="afterok", description="How jobs that this one depends on must have ended."
     )
     torchrun_nproc_per_node: int | None = Field(default=None, ge=1, description="Ranks that torchrun starts on each node.")
@@ -107,6 +107,11 @@ class SlurmFields(Executor):
         default="prefect",
         description="Who runs a job again that lost its node or was preempted: prefect submits a new attempt, slurm "
         "requeues the same job.",
+    )
+    submit_as: Literal["jobs", "array"] = Field(
+        default="jobs",
+        description="Whether each job is a submission, or those that become ready together are one array: for sweeps. Each "
+        "has its own state, logs and retries either way.",
     )
     python: str | None = Field(
         default=None,
@@ -204,13 +209,3 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, (list, tuple)):
         return [t for part in value for t in _texts(part)]
     return []
-
-
-def indices(array: str) -> list[int]:
-    """The indices that an array specification names: ``0-4:2,7%3`` gives 0, 2, 4, 7."""
-    found: set[int] = set()
-    for part in array.partition("%")[0].split(","):
-        span, _, step = part.partition(":")
-        first, _, last = span.partition("-")
-        found.update(range(int(first), int(last or first) + 1, int(step or 1)))
-    return sorted(found)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from nemo_prefect.executors.base import JobRequest, RenderedJob
 from nemo_prefect.executors.slurm import options
-from nemo_prefect.executors.slurm.fields import indices
+from nemo_prefect.executors.slurm.states import indices
 from nemo_prefect.launchers import ExecutorMacros, Launcher
 from nemo_prefect.shell import check_env, expanding, join, slug
 
@@ -76,6 +76,11 @@ def parts(executor: SlurmFields, request: JobRequest) -> list[str]:
     member = _Member(executor, request, 0)
     count = member.tasks * executor.nodes
     return [str(n) for n in range(count)] if count > 1 else []
+
+
+def one_task_per_node(executor: SlurmFields) -> bool:
+    """Whether the launcher starts the processes of a node by itself."""
+    return executor.model_copy().get_launcher().one_per_node
 
 
 class _Member:
@@ -197,14 +202,15 @@ _PROLOGUE = """\
 #!/bin/bash
 # {title}
 dir={directory}
+me=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}} me=${{me:-$SLURM_JOB_ID}}
 started=$(date +%s) terminated= interrupted= children=
 
 # Once: of several submissions of the same attempt the first one runs.
 if mkdir "$dir/lock" 2>/dev/null; then
-  echo "$SLURM_JOB_ID" > "$dir/lock/owner"
+  echo "$me" > "$dir/lock/owner"
 else
   owner=$(cat "$dir/lock/owner")
-  if [ "${{SLURM_RESTART_COUNT:-0}}" = 0 ] || [ "${{owner:-$SLURM_JOB_ID}}" != "$SLURM_JOB_ID" ]; then exit {duplicate}; fi
+  if [ "${{SLURM_RESTART_COUNT:-0}}" = 0 ] || [ "${{owner:-$me}}" != "$me" ]; then exit {duplicate}; fi
   if grep -q '"exit_code": 0' "$dir/exit.json" 2>/dev/null; then exit 0; fi
   rm -f "$dir/terminated" "$dir/exit.json"  # Slurm queued this same job again
 fi

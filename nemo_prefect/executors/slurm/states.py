@@ -79,11 +79,6 @@ class Row:
     exit_code: str = ""
     said: str = ""
 
-    @property
-    def base(self) -> str:
-        """The id of the whole array or heterogeneous job."""
-        return re.split(r"[_+]", self.job)[0]
-
 
 def parse_squeue(text: str) -> list[Row]:
     """The lines of ``squeue -h -o '%i|%T|%r|%S|%j'``."""
@@ -105,6 +100,16 @@ def parse_sacct(text: str) -> list[Row]:
             state = parts[1].split()[0].upper() if parts[1].split() else ""
             rows.append(Row(parts[0], state, _blank(parts[5]) if len(parts) > 5 else "", "", parts[2], parts[1]))
     return rows
+
+
+def indices(array: str) -> list[int]:
+    """The indices that an array specification names: ``0-4:2,7%3`` gives 0, 2, 4, 7."""
+    found: set[int] = set()
+    for part in array.partition("%")[0].split(","):
+        span, _, step = part.partition(":")
+        first, _, last = span.partition("-")
+        found.update(range(int(first), int(last or first) + 1, int(step or 1)))
+    return sorted(found)
 
 
 def _blank(text: str) -> str:
@@ -158,7 +163,30 @@ def combine(states: Sequence[JobState]) -> JobState:
     return states[0]
 
 
-def rows_of(native_id: str, rows: Iterable[Row]) -> list[Row]:
-    """The lines that are about a job: its own, or those of all its parts."""
-    exact = [row for row in rows if row.job == native_id]
-    return exact or [row for row in rows if row.base == native_id]
+def base_of(job: str) -> str:
+    """The id of the whole array or heterogeneous job that `job` is a part of."""
+    return re.split(r"[_+]", job)[0]
+
+
+class Answer:
+    """The lines of an answer, by job."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._exact: dict[str, list[Row]] = {}
+        self._parts: dict[str, list[Row]] = {}
+        for row in rows:
+            self._exact.setdefault(row.job, []).append(row)
+            self._parts.setdefault(base_of(row.job), []).append(row)
+
+    def about(self, job: str) -> list[Row]:
+        """The lines that are about a job: its own, or those of all its parts. Slurm shows the tasks of an array that wait
+        as one line: ``123_[7-9]``."""
+        if found := self._exact.get(job) or self._parts.get(job):
+            return found
+        base, _, index = job.partition("_")
+        return [row for row in self._parts.get(base, ()) if index and _covers(row.job, int(index))]
+
+
+def _covers(job: str, index: int) -> bool:
+    listed = re.fullmatch(r"\d+_\[([\d,:-]+)(?:%\d+)?\]", job)
+    return listed is not None and index in indices(listed[1])

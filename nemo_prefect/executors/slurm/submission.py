@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,19 @@ def clean_environment() -> list[str]:
         n for n in sorted(os.environ) if n.startswith(("PREFECT_", "SLURM_")) and n not in ("SLURM_CONF", "SLURM_CLUSTERS")
     ]
     return ["env", *(word for name in names for word in ("-u", name))] if names else []
+
+
+async def submit(tunnel: Tunnel, argv: Sequence[str]) -> str:
+    """Run sbatch, and give the job's id.
+
+    Raises:
+        SubmissionError: it did not submit, or (``transient``) it is not known whether it did.
+    """
+    try:
+        answer = await tunnel.run_command([*(clean_environment() if tunnel.is_local else []), *argv], timeout=SUBMIT_TIMEOUT)
+    except ExecutorError as error:
+        raise SubmissionError(error.message, hint=error.hint, transient=error.transient) from error
+    return job_id(answer)
 
 
 def job_id(result: CommandResult) -> str:

@@ -54,6 +54,24 @@ async def bring(
         raise SubmissionError(error.message, hint=error.hint, transient=error.transient) from error
 
 
+async def put(tunnel: Tunnel, here: Path, there: str, files: Mapping[str, str]) -> None:
+    """Write files into a directory of the experiment, here and on the cluster.
+
+    Raises:
+        SubmissionError: they could not be written.
+    """
+    try:
+        here.mkdir(exist_ok=True)
+        for name, text in files.items():
+            _write(here / name, text)
+            if there != str(here):
+                await tunnel.write_file(f"{there}/{name}", text.encode(), 0o600)
+    except OSError as error:
+        raise SubmissionError(f"The job's scripts could not be written: {error}.", transient=True) from error
+    except ExecutorError as error:
+        raise SubmissionError(error.message, hint=error.hint, transient=error.transient) from error
+
+
 def _write(path: Path, text: str) -> None:
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
         out.write(text)

@@ -3,15 +3,17 @@ a cluster; then one ``sacct`` for those that it shows no more."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nemo_prefect.errors import ExecutorError
-from nemo_prefect.executors.slurm.states import Row, combine, parse_sacct, parse_squeue, rows_of, state_of
+from nemo_prefect.executors.slurm.states import Answer, Row, base_of, combine, parse_sacct, parse_squeue, state_of
 from nemo_prefect.executors.slurm.submission import QUERY_TIMEOUT
 from nemo_prefect.exit_record import FILE, read_exit
 from nemo_prefect.refs import JobRef
@@ -22,6 +24,8 @@ logger = logging.getLogger("nemo_prefect")
 
 #: Seconds between two squeues: at least, and at most while the jobs' directories tell what happens.
 SHORTEST, LONGEST = 1.0, 30.0
+#: Seconds between two squeues that somebody waits for.
+CLOSEST = 0.4
 #: Seconds that a failed job waits for Slurm to say why, before its own record is all there is.
 REASON_WITHIN = 15.0
 #: Job ids in one sacct.
@@ -55,6 +59,7 @@ class _Job:
 
     since: float
     state: JobState
+    runs_as: str  # its id; of a duplicate that found its attempt taken, the id of the job that runs it
     asked: float = -1.0
     began: bool = False
     failed_at: float | None = None
@@ -78,6 +83,9 @@ class Cluster:
         self._failures = 0
         self._hurry = False
         self._jitter = 1.0
+        self._flight: asyncio.Future[None] | None = None
+        self._condemned: dict[str, None] = {}
+        self._execution: asyncio.Future[None] | None = None
 
     async def facts(self, tunnel: Tunnel) -> Facts:
         """What the cluster is like; asked once."""
@@ -96,6 +104,10 @@ class Cluster:
         """The job's state as it was last seen."""
         return self._final.get(ref) or self._jobs[ref].state
 
+    def runs_as(self, ref: JobRef) -> str:
+        """The id of the job that runs this attempt: its own, unless it was submitted twice and another one was first."""
+        return self._jobs[ref].runs_as if ref in self._jobs else ref.native_id
+
     async def states(self, tunnel: Tunnel, refs: Sequence[JobRef], *, ask: bool = False) -> dict[JobRef, JobState]:
         """The state of each job.
 
@@ -110,12 +122,12 @@ class Cluster:
         now = time.monotonic()
         for ref in refs:
             if ref not in self._final and ref not in self._jobs:
-                self._jobs[ref] = _Job(now, JobState(JobStatus.SUBMITTED))
+                self._jobs[ref] = _Job(now, JobState(JobStatus.SUBMITTED), ref.native_id)
         await self._read([r for r in refs if r not in self._final], tunnel)
         left = [r for r in refs if r not in self._final]
         if left and (ask or self._is_due(left)):
             try:
-                await self._query(left, tunnel)
+                await self._ask_once(tunnel)
                 self._failures = 0
             except ExecutorError as error:
                 self._failures += 1
@@ -123,9 +135,30 @@ class Cluster:
                     logger.warning("Slurm does not answer (%s). Its jobs go on; asking again.", error)
                 if len(left) == len(refs) and all(self._jobs[r].asked < 0 and not self._jobs[r].began for r in left):
                     raise
-        for ref in [r for r in refs if r in self._final]:
-            self._jobs.pop(ref, None)
         return {ref: self.known(ref) for ref in refs}
+
+    async def end(self, tunnel: Tunnel, jobs: Sequence[str]) -> None:
+        """Cancel jobs; those that are cancelled at about the same time with one scancel.
+
+        Raises:
+            ExecutorError: it did not work.
+        """
+        self._condemned.update(dict.fromkeys(jobs))
+        here = asyncio.get_running_loop()
+        if self._execution is None or self._execution.done() or self._execution.get_loop() is not here:
+            self._execution = asyncio.ensure_future(self._scancel(tunnel))
+        await asyncio.shield(self._execution)
+
+    async def _scancel(self, tunnel: Tunnel) -> None:
+        while self._condemned:
+            await asyncio.sleep(0.05)
+            jobs = list(self._condemned)[:CHUNK]
+            for job in jobs:
+                del self._condemned[job]
+            done = await tunnel.run_command(["scancel", *jobs], timeout=QUERY_TIMEOUT)
+            said = done.stderr.strip()
+            if done.failed and "Invalid job id" not in said and "already" not in said:
+                raise ExecutorError(f"scancel: {said or done.exit_code}", transient=True)
 
     # Records ---------------------------------------------------------------------------------------------------------
 
@@ -141,6 +174,9 @@ class Cluster:
             places = [f"{root}/{part}" for part in ref.details["array"]] or [root]
             if not job.began and any(f"{p}/lock/owner" in found for p in places):
                 job.began = True
+                owner = found.get(f"{root}/lock/owner", b"").decode().strip()
+                if re.fullmatch(r"\d+(_\d+)?", owner):
+                    job.runs_as = owner
                 if job.state.status in (JobStatus.SUBMITTED, JobStatus.PENDING):
                     job.state = JobState(JobStatus.RUNNING)
             job.terminated = any(f"{p}/terminated" in found for p in places)
@@ -171,6 +207,15 @@ class Cluster:
         pause = max(pause, 5 * self._cost) * 2 ** min(self._failures, 5) * self._jitter
         return bool(now - self._asked >= pause)
 
+    async def _ask_once(self, tunnel: Tunnel) -> None:
+        """Query for all jobs that are followed; whoever asks meanwhile gets the same answer."""
+        here = asyncio.get_running_loop()
+        if self._flight is None or self._flight.done() or self._flight.get_loop() is not here:
+            if time.monotonic() - self._asked < CLOSEST and not self._failures:
+                return
+            self._flight = asyncio.ensure_future(self._query([r for r in self._jobs if r not in self._final], tunnel))
+        await asyncio.shield(self._flight)
+
     async def _query(self, refs: Sequence[JobRef], tunnel: Tunnel) -> None:
         self._hurry, self._jitter = False, random.uniform(0.8, 1.2)
         began = self._asked = time.monotonic()
@@ -181,22 +226,20 @@ class Cluster:
         self._cost = time.monotonic() - began
         if shown.failed:
             raise ExecutorError(f"squeue: {shown.stderr.strip() or shown.exit_code}", transient=True)
-        by_base: dict[str, list[Row]] = {}
-        for row in parse_squeue(shown.stdout):
-            by_base.setdefault(row.base, []).append(row)
+        answer = Answer(parse_squeue(shown.stdout))
         gone = []
         for ref in refs:
-            rows = rows_of(ref.native_id, by_base.get(_base(ref), ()))
+            rows = answer.about(self.runs_as(ref))
             if rows:
                 self._take(ref, rows, began)
             else:
                 gone.append(ref)
         if not gone:
             return
-        archived = await self._sacct(gone, tunnel) if (await self.facts(tunnel)).accounting else {}
+        archived = await self._sacct(gone, tunnel) if (await self.facts(tunnel)).accounting else Answer([])
         await self._read([r for r in gone if r not in self._final], tunnel)  # they may have ended since the last look
         for ref in gone:
-            rows = rows_of(ref.native_id, archived.get(_base(ref), ()))
+            rows = archived.about(self.runs_as(ref))
             if ref in self._final:
                 continue
             if rows:
@@ -204,8 +247,8 @@ class Cluster:
             else:
                 self._missing(ref, began)
 
-    async def _sacct(self, refs: Sequence[JobRef], tunnel: Tunnel) -> dict[str, list[Row]]:
-        ids, found = sorted({_base(ref) for ref in refs}, key=int), dict[str, list[Row]]()
+    async def _sacct(self, refs: Sequence[JobRef], tunnel: Tunnel) -> Answer:
+        ids, found = sorted({base_of(self.runs_as(ref)) for ref in refs}, key=int), list[Row]()
         for start in range(0, len(ids), CHUNK):
             self.queries += 1
             columns = "JobID,State,ExitCode,DerivedExitCode,End,Reason"
@@ -213,9 +256,8 @@ class Cluster:
             shown = await tunnel.run_command(argv, timeout=QUERY_TIMEOUT)
             if shown.failed:
                 raise ExecutorError(f"sacct: {shown.stderr.strip() or shown.exit_code}", transient=True)
-            for row in parse_sacct(shown.stdout):
-                found.setdefault(row.base, []).append(row)
-        return found
+            found += parse_sacct(shown.stdout)
+        return Answer(found)
 
     def _take(self, ref: JobRef, rows: Sequence[Row], asked: float) -> None:
         """What the scheduler says, and what the job's own record says where it says more."""
@@ -265,10 +307,6 @@ def parse_config(text: str) -> Facts:
         max_array_size=int(number("MaxArraySize", 1001)),
         message_timeout=number("MessageTimeout", 10),
     )
-
-
-def _base(ref: JobRef) -> str:
-    return ref.native_id.partition("_")[0].partition("+")[0]
 
 
 def _files(ref: JobRef, *, began: bool) -> list[str]:

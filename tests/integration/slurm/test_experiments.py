@@ -45,6 +45,28 @@ def test_a_failure_is_told_with_its_exit_code_and_keeps_dependents_from_starting
     assert status_of(exp) == {"a": "FAILED", "b": "UNSUBMITTED"}
 
 
+def test_dependency_types_are_honoured(executor: run.SlurmExecutor) -> None:
+    anyhow, salvage = executor.clone(), executor.clone()
+    anyhow.dependency_type, salvage.dependency_type = "afterany", "afternotok"
+    with run.Experiment("edges", executor=executor) as exp:
+        bad = exp.add(run.Script(inline="exit 3"), name="bad")
+        good = exp.add(run.Script(inline="true"), name="good")
+        exp.add(run.Script(inline="true"), anyhow, name="cleanup", dependencies=[bad, good])
+        exp.add(run.Script(inline="true"), salvage, name="salvage", dependencies=[bad])
+        exp.add(run.Script(inline="true"), salvage, name="idle", dependencies=[good])
+        exp.add(run.Script(inline="true"), name="next", dependencies=[bad])
+        with pytest.raises(ExperimentFailed, match="bad: FAILED"):
+            exp.run()
+    assert status_of(exp) == {
+        "bad": "FAILED",
+        "good": "SUCCEEDED",
+        "cleanup": "SUCCEEDED",
+        "salvage": "SUCCEEDED",
+        "idle": "UNSUBMITTED",
+        "next": "UNSUBMITTED",
+    }
+
+
 def test_an_all_reduce_over_two_nodes(executor: run.SlurmExecutor, script: Any) -> None:
     pytest.importorskip("torch", reason="pip install torch==2.13.0")
     script(

@@ -7,7 +7,7 @@ import pytest
 from nemo_prefect import SlurmExecutor
 from nemo_prefect.errors import SubmissionError
 from nemo_prefect.executors.slurm import options
-from nemo_prefect.executors.slurm.fields import indices
+from nemo_prefect.executors.slurm.states import indices
 from nemo_prefect.executors.slurm.submission import job_id
 from nemo_prefect.shell import expanding
 from nemo_prefect.transport import CommandResult

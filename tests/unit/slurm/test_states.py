@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from nemo_prefect.executors.slurm.states import TABLE, Row, combine, parse_sacct, parse_squeue, rows_of, state_of
+from nemo_prefect.executors.slurm.states import TABLE, Answer, Row, base_of, combine, parse_sacct, parse_squeue, state_of
 from nemo_prefect.states import Cause, JobState, JobStatus, ended
 
 #: Every state of job_state_codes in Slurm 24.11.
@@ -67,7 +67,7 @@ def test_squeue_is_read() -> None:
 
 def test_sacct_is_read() -> None:
     rows = parse_sacct("7|CANCELLED by 1001|0:15|0:0|Unknown|None\n8_[2-9]|PENDING|0:0|0:0|Unknown|None\n")
-    assert [(r.job, r.base, r.state, r.exit_code) for r in rows] == [
+    assert [(r.job, base_of(r.job), r.state, r.exit_code) for r in rows] == [
         ("7", "7", "CANCELLED", "0:15"),
         ("8_[2-9]", "8", "PENDING", "0:0"),
     ]
@@ -118,7 +118,10 @@ def test_a_job_of_parts_runs_until_the_last_has_ended() -> None:
 
 
 def test_the_lines_of_one_task_of_an_array_and_of_all() -> None:
-    rows = [Row("5_0", "RUNNING"), Row("5_1", "COMPLETED"), Row("6", "RUNNING")]
-    assert rows_of("5_1", rows) == [rows[1]]
-    assert rows_of("5", rows) == rows[:2]
-    assert rows_of("7", rows) == []
+    rows = [Row("5_0", "RUNNING"), Row("5_1", "COMPLETED"), Row("6", "RUNNING"), Row("7_[2-4,9%5]", "PENDING")]
+    answer = Answer(rows)
+    assert answer.about("5_1") == [rows[1]]
+    assert answer.about("5") == rows[:2]
+    assert answer.about("8") == []
+    assert answer.about("7_4") == answer.about("7_9") == [rows[3]]
+    assert answer.about("7_5") == []

@@ -40,7 +40,7 @@ class Answers(LocalTunnel):
         if self.fails:
             return CommandResult(1, "", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
         kind = "slurmdbd" if self.accounting else "none"
-        shown = {"squeue": self.queue, "sacct": self.archive, "scontrol": CONFIG.format(kind=kind)}
+        shown = {"squeue": self.queue, "sacct": self.archive, "scancel": "", "scontrol": CONFIG.format(kind=kind)}
         return CommandResult(0, shown[argv[0]], "")
 
 
@@ -60,7 +60,8 @@ def look(cluster: Cluster, tunnel: Answers, *refs: JobRef, ask: bool = True) -> 
 
 
 @pytest.fixture
-def cluster() -> Cluster:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    monkeypatch.setattr(watch, "CLOSEST", 0.0)
     return Cluster()
 
 
@@ -160,3 +161,36 @@ def test_an_array_ends_with_its_last_task(cluster: Cluster, tmp_path: Path) -> N
 def test_the_clusters_facts_are_read() -> None:
     assert parse_config(CONFIG.format(kind="slurmdbd")) == Facts("22.05.8", True, 300.0, 1001, 10.0)
     assert not parse_config(CONFIG.format(kind="none")).accounting
+
+
+def test_who_asks_at_the_same_time_gets_one_answer(cluster: Cluster, tmp_path: Path) -> None:
+    refs = [ref_at(tmp_path / str(n), str(n)) for n in (1, 2, 3)]
+    tunnel = Answers(queue="1|RUNNING|None|N/A|x\n2|RUNNING|None|N/A|x\n3|CANCELLED|None|N/A|x\n")
+
+    async def story() -> list[dict[JobRef, JobState]]:
+        await cluster.states(tunnel, refs)
+        return await asyncio.gather(*(cluster.states(tunnel, [ref], ask=True) for ref in refs))
+
+    answers = asyncio.run(story())
+    assert [a[r].status for a, r in zip(answers, refs, strict=True)][2] is JobStatus.CANCELLED
+    assert tunnel.asked.count("squeue") == 2
+
+
+def test_jobs_cancelled_together_are_one_scancel(cluster: Cluster) -> None:
+    tunnel = Answers()
+
+    async def story() -> None:
+        await asyncio.gather(*(cluster.end(tunnel, [str(n)]) for n in range(20)))
+
+    asyncio.run(story())
+    assert tunnel.asked == ["scancel"]
+
+
+def test_a_duplicate_is_as_the_job_that_runs_its_attempt(cluster: Cluster, tmp_path: Path) -> None:
+    ref = ref_at(tmp_path, "8")
+    (tmp_path / "lock").mkdir()
+    (tmp_path / "lock/owner").write_text("7\n")
+    tunnel = Answers(queue="7|RUNNING|None|N/A|x\n8|FAILED|NonZeroExitCode|N/A|x\n")
+    assert look(cluster, tunnel, ref)[0].status is JobStatus.RUNNING
+    record(tmp_path, 0)
+    assert look(cluster, tunnel, ref)[0].status is JobStatus.SUCCEEDED
