@@ -6,15 +6,16 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any, Literal
 
 from packaging.requirements import Requirement
 
-from nemo_prefect.errors import NemoPrefectError
+from nemo_prefect.errors import ConfigError, NemoPrefectError
 from nemo_prefect.home import get_nemorun_home
 
 #: File systems on which SQLite's locks do not hold.
@@ -35,10 +36,26 @@ class Finding:
         return asdict(self)
 
 
-def examine() -> list[Finding]:
-    """Look at everything. A check that itself fails is a finding too."""
+#: Who looks at clusters, by the executor's name.
+CLUSTERS = {"slurm": "nemo_prefect.executors.slurm.doctor"}
+
+
+def examine(cluster: str = "") -> list[Finding]:
+    """Look at everything. A check that itself fails is a finding too.
+
+    Args:
+        cluster: look at the cluster of this executor (``slurm``) instead, as it is seen from this machine.
+
+    Raises:
+        ConfigError: nobody looks at clusters of that kind.
+    """
+    if cluster and cluster not in CLUSTERS:
+        raise ConfigError(f"There is nothing to look at for {cluster!r}.", hint=f"There is: {', '.join(CLUSTERS)}.")
     findings: list[Finding] = []
-    for check in (_python, _packages, _home, _server, _executors):
+    checks: tuple[Callable[[], Iterator[Finding]], ...] = (_python, _packages, _home, _server, _executors)
+    if cluster:
+        checks = (import_module(CLUSTERS[cluster]).examine,)
+    for check in checks:
         try:
             findings += check()
         except (NemoPrefectError, OSError) as error:

@@ -310,11 +310,14 @@ def server_env() -> None:
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    cluster: Annotated[str, typer.Argument(help="Look at a cluster as seen from here instead: slurm.")] = "",
+    as_json: AsJson = False,
+) -> None:
     """Check the installation, the server and the executors, and say what to do. Exit code 1 where something is wrong."""
     from nemo_prefect.doctor import examine
 
-    findings = examine()
+    findings = examine(cluster)
     if as_json:
         _print_json([finding.to_dict() for finding in findings])
     else:

@@ -14,7 +14,7 @@ else
   owner=$(cat "$dir/lock/owner")
   if [ "${SLURM_RESTART_COUNT:-0}" = 0 ] || [ "${owner:-$me}" != "$me" ]; then exit 111; fi
   if grep -q '"exit_code": 0' "$dir/exit.json" 2>/dev/null; then exit 0; fi
-  rm -f "$dir/terminated" "$dir/exit.json"  # Slurm queued this same job again
+  rm -f "$dir/terminated" "$dir/exit.json" "$dir"/.ended.* "$dir"/*/.ended.*  # Slurm queued this same job again
 fi
 
 record() {  # directory, exit code, message, whether it was stopped
@@ -33,6 +33,18 @@ finish() {  # exit code, message
   fi
   record "$dir" "$1" "${2:-}"
   exit "$1"
+}
+
+# srun can end with exit code 0 although its tasks were killed: when the node is lost, for instance. A job has succeeded when
+# each of its tasks said so itself.
+proven() {  # directory
+  local n=0 count=1 code
+  while [ "$n" -lt "$count" ]; do
+    for _ in 1 2 3 4 5 6 7 8 9 10; do [ ! -s "$1/.ended.$n" ] || break; sleep 1; done
+    read -r code count 2>/dev/null < "$1/.ended.$n" && [ "$code" = 0 ] || break
+    n=$((n + 1))
+  done
+  [ "$n" -ge "$count" ] || { unproven="srun ended without an error, but task $n did not"; return 1; }
 }
 
 fail() { echo "nemo-prefect: $1" >&2; finish 1 "$1"; }
@@ -73,7 +85,9 @@ cd /tmp/golden/home/experiments/golden/golden_1/job/attempt-1/code || fail 'its 
 
 srun --kill-on-bad-exit=1 --wait=60 apptainer exec --bind /tmp/golden/home/experiments/golden/golden_1:/tmp/golden/home/experiments/golden/golden_1 --bind /tmp/golden/home/experiments/golden/golden_1/job/attempt-1:/nemo_run --pwd /tmp/golden/home/experiments/golden/golden_1/job/attempt-1/code /images/nemo.sif sh /tmp/golden/home/experiments/golden/golden_1/job/attempt-1/task.sh &
 children=$!
-await "$children"; finish $?
+await "$children"; code=$?
+[ "$code" != 0 ] || proven "$dir" || finish 1 "$unproven"
+finish "$code"
 
 # ---- env.sh
 export NEMO_PREFECT_EXPERIMENT_ID=golden_1
@@ -93,4 +107,8 @@ export NEMO_PREFECT_ARTIFACTS=/tmp/golden/home/experiments/golden/golden_1/job/a
 export NEMO_PREFECT_ATTEMPT=1
 export NEMO_PREFECT_KEY=410bbe08beb2
 cd /tmp/golden/home/experiments/golden/golden_1/job/attempt-1/code || exit 1
-exec bash /tmp/golden/home/experiments/golden/golden_1/job/script.sh
+trap : HUP INT QUIT TERM USR1 USR2  # they are for the task; this shell waits for it
+bash /tmp/golden/home/experiments/golden/golden_1/job/script.sh
+code=$?
+echo "$code ${SLURM_NTASKS:-1}" > /tmp/golden/home/experiments/golden/golden_1/job/attempt-1/.ended."${SLURM_PROCID:-0}"
+exit $code

@@ -144,7 +144,14 @@ class _Member:
         lines = ["#!/bin/sh\n# Every task runs this.\n", _environment(env)]
         if self.python == sys.executable:  # `python` means the interpreter that launched the experiment
             lines.append(f'export PATH={join([os.path.dirname(self.python)])}:"$PATH"\n')
-        lines += [f"cd {join([self.cwd])} || exit 1\n", "exec ", " ".join(_word(word) for word in argv), "\n"]
+        place = join([self.directory]) + ('/"$SLURM_ARRAY_TASK_ID"' if self.main.array else "")
+        signals = " ".join(dict.fromkeys(["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", self.executor.signal_name])).strip()
+        lines += [
+            f"cd {join([self.cwd])} || exit 1\n",
+            f"trap : {signals}  # they are for the task; this shell waits for it\n",
+            " ".join(_word(word) for word in argv),
+            f'\ncode=$?\necho "$code ${{SLURM_NTASKS:-1}}" > {place}/.ended."${{SLURM_PROCID:-0}}"\nexit $code\n',
+        ]
         return "".join(lines)
 
     def srun(self, *, own_output: str = "") -> str:
@@ -212,7 +219,7 @@ else
   owner=$(cat "$dir/lock/owner")
   if [ "${{SLURM_RESTART_COUNT:-0}}" = 0 ] || [ "${{owner:-$me}}" != "$me" ]; then exit {duplicate}; fi
   if grep -q '"exit_code": 0' "$dir/exit.json" 2>/dev/null; then exit 0; fi
-  rm -f "$dir/terminated" "$dir/exit.json"  # Slurm queued this same job again
+  rm -f "$dir/terminated" "$dir/exit.json" "$dir"/.ended.* "$dir"/*/.ended.*  # Slurm queued this same job again
 fi
 
 record() {{  # directory, exit code, message, whether it was stopped
@@ -231,6 +238,18 @@ finish() {{  # exit code, message
   fi
   record "$dir" "$1" "${{2:-}}"
   exit "$1"
+}}
+
+# srun can end with exit code 0 although its tasks were killed: when the node is lost, for instance. A job has succeeded when
+# each of its tasks said so itself.
+proven() {{  # directory
+  local n=0 count=1 code
+  while [ "$n" -lt "$count" ]; do
+    for _ in 1 2 3 4 5 6 7 8 9 10; do [ ! -s "$1/.ended.$n" ] || break; sleep 1; done
+    read -r code count 2>/dev/null < "$1/.ended.$n" && [ "$code" = 0 ] || break
+    n=$((n + 1))
+  done
+  [ "$n" -ge "$count" ] || {{ unproven="srun ended without an error, but task $n did not"; return 1; }}
 }}
 
 fail() {{ echo "nemo-prefect: $1" >&2; finish 1 "$1"; }}
@@ -272,6 +291,7 @@ launch() {  # member: run it, and write down how it ended
   forward_signals
   await "$children"; code=$?
   [ ! -e "$dir/terminated" ] || exit "$code"
+  [ "$code" != 0 ] || proven "$dir/$1" || code=1
   if [ -n "$stopped" ]; then record "$dir/$1" "$code" "" true; else record "$dir/$1" "$code"; fi
   exit "$code"
 }
@@ -330,7 +350,9 @@ def _alone(executor: SlurmFields, request: JobRequest, member: _Member) -> str:
     for folder in member.launcher.folders(member.directory):
         text += f"mkdir -p {join([folder])}\n"
     return (
-        text + f'{member.srun(own_output=member.directory if apart else "")} &\nchildren=$!\nawait "$children"; finish $?\n'
+        text + f'{member.srun(own_output=member.directory if apart else "")} &\nchildren=$!\nawait "$children"; code=$?\n'
+        '[ "$code" != 0 ] || proven "$dir" || finish 1 "$unproven"\n'
+        'finish "$code"\n'
     )
 
 

@@ -113,7 +113,8 @@ def test_a_lost_node_is_told_from_a_failure(jobs: Jobs) -> None:
             sh("scontrol", "update", "nodename=n4", "state=down", "reason=test")
             state = await jobs.end(ref)
         finally:
-            sh("scontrol", "update", "nodename=n4", "state=resume")
+            sh("scontrol", "update", "nodename=n4", "state=resume", check=False)  # it may have come back by itself
+            until(lambda: "idle" in sh("sinfo", "-h", "-n", "n4", "-o", "%t"))
         assert (state.status, state.cause) == (JobStatus.FAILED, Cause.NODE_FAIL)
 
     asyncio.run(story())
@@ -126,8 +127,10 @@ def test_slurm_requeues_the_same_job_once(jobs: Jobs) -> None:
         task = 'echo run $SLURM_RESTART_COUNT; [ -n "$SLURM_RESTART_COUNT" ] || sleep 300'
         ref = await jobs.start(task, JobStatus.RUNNING)
         sh("scontrol", "requeue", ref.native_id)
+        until(lambda: "PENDING" in sh("squeue", "-h", "-j", ref.native_id, "-o", "%T"))
+        sh("scontrol", "update", f"jobid={ref.native_id}", "starttime=now")  # else it waits two minutes
         assert (await jobs.end(ref)).status is JobStatus.SUCCEEDED
-        assert [line.text async for line in jobs.executor.logs(ref) if line.stream == "stdout"] == ["run ", "run 1"]
+        assert [line.text async for line in jobs.executor.logs(ref) if line.stream == "stdout"] == ["run", "run 1"]
 
     asyncio.run(story())
 
@@ -193,6 +196,7 @@ def test_a_driver_killed_before_sbatch_answered_is_followed_by_one_that_adopts(d
     process = driver(3, str(folder))
     pid = int(until((tmp_path / "pid").exists) and until((tmp_path / "pid").read_text))
     os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     os.kill(pid, signal.SIGKILL)
     run.Experiment.from_id("killed_1").resume()
     assert (tmp_path / "marks").read_text() == "ran\n"
@@ -205,6 +209,7 @@ def test_a_driver_killed_while_it_waits_is_followed_by_one_that_adopts(driver: A
     process = driver(6)
     until((tmp_path / "marks").exists)
     os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     run.Experiment.from_id("killed_1").resume()
     assert (tmp_path / "marks").read_text() == "ran\n"
     directory = run.Experiment.from_id("killed_1").directory
@@ -329,10 +334,15 @@ def fresh_eyes() -> None:
 
 @ROOT_ONLY
 def test_accounts_and_memory_where_slurm_minds_them(jobs: Jobs, configured: Any) -> None:
-    configured(AccountingStorageEnforce="associations", JobAcctGatherParams="OverMemoryKill", JobAcctGatherFrequency="1")
+    configured(
+        AccountingStorageEnforce="associations",
+        JobAcctGatherParams="OverMemoryKill",
+        JobAcctGatherFrequency="1",
+        SelectTypeParameters="CR_CPU_Memory",
+    )
 
     async def story() -> None:
-        eater = f"exec {sys.executable} -c 'x = bytearray(400 << 20); import time; time.sleep(120)'"
+        eater = f"exec {sys.executable} -c \"x = b'x' * (400 << 20); import time; time.sleep(120)\""
         jobs.executor.mem = "50M"
         greedy = await jobs.start(eater)
         jobs.executor.account = "strangers"
