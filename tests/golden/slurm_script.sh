@@ -40,7 +40,7 @@ finish() {  # exit code, message
 proven() {  # directory
   local n=0 count=1 code
   while [ "$n" -lt "$count" ]; do
-    for _ in 1 2 3 4 5 6 7 8 9 10; do [ ! -s "$1/.ended.$n" ] || break; sleep 1; done
+    for _ in $(seq 10); do [ ! -s "$1/.ended.$n" ] || break; sleep 1; done
     read -r code count 2>/dev/null < "$1/.ended.$n" && [ "$code" = 0 ] || break
     n=$((n + 1))
   done
@@ -87,7 +87,7 @@ module load cuda
 srun --kill-on-bad-exit=1 --wait=60 sh /tmp/golden/home/experiments/golden/golden_1/job/attempt-1/task.sh &
 children=$!
 await "$children"; code=$?
-[ "$code" != 0 ] || proven "$dir" || finish 1 "$unproven"
+[ "$code$terminated" != 0 ] || proven "$dir" || finish 1 "$unproven"
 finish "$code"
 
 # ---- env.sh

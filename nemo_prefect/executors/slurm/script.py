@@ -31,6 +31,8 @@ MACROS = ExecutorMacros(
 _VARIABLES = r"head_node_ip|nproc_per_node|num_nodes|SLURM_NODEID|het_group_host_\d+|FAULT_TOL_CFG_PATH"
 #: Seconds that a cancelled job's processes have to end by themselves.
 GRACE = 4
+#: Seconds that the batch host may take to see what a task on another node wrote.
+PATIENCE = 10
 #: The exit code of a submission that finds that another one runs its attempt.
 DUPLICATE = 111
 BATCH, TASK, ENVIRONMENT = "job.sh", "task.sh", "env.sh"
@@ -245,7 +247,7 @@ finish() {{  # exit code, message
 proven() {{  # directory
   local n=0 count=1 code
   while [ "$n" -lt "$count" ]; do
-    for _ in 1 2 3 4 5 6 7 8 9 10; do [ ! -s "$1/.ended.$n" ] || break; sleep 1; done
+    for _ in $(seq {patience}); do [ ! -s "$1/.ended.$n" ] || break; sleep 1; done
     read -r code count 2>/dev/null < "$1/.ended.$n" && [ "$code" = 0 ] || break
     n=$((n + 1))
   done
@@ -327,6 +329,7 @@ def _batch(executor: SlurmFields, request: JobRequest, members: list[_Member]) -
         attempt=request.attempt,
         key=request.key,
         grace=GRACE,
+        patience=PATIENCE,
         root=join([str(request.directory)]),
         traps="; ".join(f"trap 'pass_on {name}' {name}" for name in names),
     )
@@ -351,7 +354,7 @@ def _alone(executor: SlurmFields, request: JobRequest, member: _Member) -> str:
         text += f"mkdir -p {join([folder])}\n"
     return (
         text + f'{member.srun(own_output=member.directory if apart else "")} &\nchildren=$!\nawait "$children"; code=$?\n'
-        '[ "$code" != 0 ] || proven "$dir" || finish 1 "$unproven"\n'
+        '[ "$code$terminated" != 0 ] || proven "$dir" || finish 1 "$unproven"\n'
         'finish "$code"\n'
     )
 

@@ -13,6 +13,7 @@ import pytest
 
 import nemo_prefect as run
 from nemo_prefect.executors.registry import executor_from_spec
+from nemo_prefect.executors.slurm import script
 from nemo_prefect.executors.slurm.script import DUPLICATE
 from nemo_prefect.layout import Layout
 
@@ -21,8 +22,9 @@ Batch = Callable[..., tuple[int, "dict[str, Any] | None"]]
 
 
 @pytest.fixture
-def attempt(tmp_path: Path) -> Path:
+def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The directory of an attempt at a job that says ``ran`` and ends with what the file ``code`` holds."""
+    monkeypatch.setattr(script, "PATIENCE", 1)
     executor = run.SlurmExecutor(account="research")
     with run.Experiment("unit", base_dir=str(tmp_path / "home")) as exp:
         exp.add(run.Script(inline=f"echo ran >> {tmp_path}/marks; exit $(cat {tmp_path}/code)"), executor, name="job")
