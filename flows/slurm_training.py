@@ -1,7 +1,8 @@
 """Training on a Slurm cluster: prepare on one node, train data-parallel on two, sweep over seeds as one array, compare.
 
-Run it on a login node: ``python flows/slurm_training.py``. ``SLURM_ACCOUNT`` and ``SLURM_PARTITION`` say what is
-charged and where it runs. With PyTorch installed the training is a ``torchrun`` over two nodes; it needs no GPU and downloads nothing.
+Run it on a login node: ``python flows/slurm_training.py``. ``SLURM_ACCOUNT`` and ``SLURM_PARTITION`` say what is charged
+and where it runs. With PyTorch installed the training is a ``torchrun`` over two nodes; it needs no GPU and downloads
+nothing.
 """
 
 from __future__ import annotations
