@@ -99,6 +99,11 @@ class CLIException(ConfigError):
         """The message and its hint."""
         return str(self)
 
+    def prefix(self, text: str) -> None:
+        """Put `text` before the message: where the error is."""
+        self.message = text + self.message
+        self.args = (self.message,)
+
 
 class ArgumentParsingError(CLIException):
     """An argument has not the form ``key=value``."""

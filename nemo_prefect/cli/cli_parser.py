@@ -180,8 +180,7 @@ def assign(root: Any, argument: Argument) -> None:
         _put(node, annotation, steps[-1], argument)
     except CLIException as error:
         if argument.text not in error.message:
-            error.message = f"{argument.text}: {error.message}"
-            error.args = (error.message,)
+            error.prefix(f"{argument.text}: ")
         error.arg = argument.text
         raise
 

@@ -138,7 +138,7 @@ def _callback(entrypoint: Entrypoint, defaults: dict[str, Any]) -> Any:
 
 
 def _execute(entrypoint: Entrypoint, options: dict[str, Any], args: list[str]) -> None:
-    from nemo_prefect.cli.context import environment
+    from nemo_prefect.cli.resolve import environment
 
     executor, name = options.pop("executor"), options.pop("name")
     ctx = entrypoint.run_ctx_cls(name=name or entrypoint.name, **options)

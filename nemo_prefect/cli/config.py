@@ -106,14 +106,14 @@ def section_of(data: Any, section: str, where: str) -> Any:
     return data
 
 
-def read_file(where: str | Path) -> Any:
-    """The plain data in the file ``PATH[:section]``.
+def read_file(where: str | Path, format: str | None = None) -> Any:
+    """The plain data in the file ``PATH[:section]``, of the format that its ending names, or of the one given.
 
     Raises:
         ArgumentValueError: there is no such file or section, or its text is not of its format.
     """
     path, section = split_section(where)
-    format = format_of(path)
+    format = format_of(path, format)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -201,7 +201,23 @@ class ConfigSerializer:
 
         return from_data(read_file(input_path))
 
-    load_yaml = load_toml = load_json = load
+    def load_yaml(self, input_path: str | Path) -> Any:
+        """The config in a file of YAML, whatever its ending."""
+        from nemo_prefect.serialization import from_data
+
+        return from_data(read_file(input_path, "yaml"))
+
+    def load_toml(self, input_path: str | Path) -> Any:
+        """The config in a file of TOML, whatever its ending."""
+        from nemo_prefect.serialization import from_data
+
+        return from_data(read_file(input_path, "toml"))
+
+    def load_json(self, input_path: str | Path) -> Any:
+        """The config in a file of JSON, whatever its ending."""
+        from nemo_prefect.serialization import from_data
+
+        return from_data(read_file(input_path, "json"))
 
     def load_dict(self, input_path: str | Path) -> Any:
         """The plain data in the file ``PATH[:section]``."""

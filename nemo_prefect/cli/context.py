@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nemo_prefect.cli.annotations import hints_of, members, parameters, target_of
+from nemo_prefect.cli.annotations import hints_of, parameters, target_of
 from nemo_prefect.cli.cli_parser import Operation, assign, parse_argument, parse_cli_args
+from nemo_prefect.cli.resolve import built, factory_call, named_class
 from nemo_prefect.cli.suggest import did_you_mean
 from nemo_prefect.errors import ArgumentParsingError, ArgumentValueError, CLIException, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from nemo_prefect.cli.entrypoints import Kind
 
 #: Options that ``run.NAME=VALUE`` can set.
@@ -130,7 +127,7 @@ class RunContext:
         try:
             setattr(self, name, type_parser.convert(value, hints_of(RunContext)[name]))
         except CLIException as error:
-            error.message = f"{text or name}: {error.message}"
+            error.prefix(f"{text or name}: ")
             raise
 
     def set_options(self, options: dict[str, Any]) -> None:
@@ -173,6 +170,8 @@ class RunContext:
         if head in found or head in installed:
             target = found[head] if head in found else executor_class(head)
             made = call_target(target, call, text, call is not None)
+        elif head and (cls := named_class(head, Executor)) is not None:
+            made = call_target(cls, call, text, call is not None)
         elif "/" in text and not head:
             made = load_executor(text)
         elif "." in head or head == text == "None":
@@ -200,7 +199,7 @@ class RunContext:
         try:
             return parse_cli_args(base, args)
         except CLIException as error:
-            error.message = f"executor.{error.message}"
+            error.prefix("executor.")
             raise
 
     def parse_plugin(self, name: str, *args: str) -> Any:
@@ -240,8 +239,6 @@ class RunContext:
         Raises:
             CLIException: a name or a value is wrong.
         """
-        import fiddle as fdl
-
         from nemo_prefect.cli.config import read_file
         from nemo_prefect.cli.files import FACTORY, apply_mapping
 
@@ -249,9 +246,6 @@ class RunContext:
         if isinstance(data, dict) and FACTORY in data:
             self.factory = self.factory or str(data.pop(FACTORY))
         task = self._base(fn, default_kwargs)
-        for parameter in parameters(task)[0].values():  # a default that is a config is built with the task
-            if isinstance(parameter.default, fdl.Buildable) and parameter.name not in task.__arguments__:
-                setattr(task, parameter.name, copy.deepcopy(parameter.default))
         if self.yaml:
             self.set_options(apply_mapping(task, data, str(self.yaml).removeprefix("@")))
         if (wrong := next((a for a in args if "=" not in a and not a.startswith("@")), None)) is not None:
@@ -297,6 +291,8 @@ class RunContext:
             experiment: the experiment, within its ``with`` block.
             sequential: let every job wait for the one before it.
         """
+        if self.executor is not None:
+            _warn_of_another_executor(experiment, self.executor)
         if self.dryrun:
             experiment.dryrun()
             return
@@ -352,54 +348,6 @@ class RunContext:
         return Config(type(self), **values)
 
 
-def factory_call(fn: Any, text: str) -> Any:
-    """What a factory for the whole call of `fn` makes.
-
-    Raises:
-        ArgumentValueError: there is no such factory; the hint names the nearest.
-    """
-    from nemo_prefect.cli.factories import _by_name, call_target, registrations, split_call
-    from nemo_prefect.errors import NotFoundError
-    from nemo_prefect.serialization import import_name
-
-    name, call = split_call(text)
-    found = _by_name(registrations(fn))
-    target = found.get(name)
-    if target is None and "." in name:
-        try:
-            target = import_name(name)
-        except NotFoundError as error:
-            raise ArgumentValueError(error.message, text, hint=error.hint) from error
-    if target is None:
-        raise ArgumentValueError(
-            f"There is no factory {name or text!r} for {fn.__name__}.",
-            text,
-            hint=did_you_mean(name, found) or f"Make one with @run.cli.factory(target={fn.__name__}).",
-        )
-    return call_target(target, call, text, call is not None)
-
-
-def built(value: Any) -> Any:
-    """An object from its config; any other value as it is.
-
-    Raises:
-        ArgumentValueError: a field has a wrong value, or one is missing.
-    """
-    import fiddle as fdl
-    from pydantic import ValidationError
-
-    if not isinstance(value, fdl.Buildable):
-        return value
-    name = target_of(value).__name__
-    try:
-        return fdl.build(value)
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ArgumentValueError(f"{name} cannot be made: {wrong}.") from error
-    except TypeError as error:
-        raise ArgumentValueError(f"{name} cannot be made: {str(error).splitlines()[0]}.") from error
-
-
 def _has_its_own(experiment: Any) -> bool:
     """Whether an experiment says itself where its jobs run, or needs more than one process."""
     if getattr(experiment, "_given_executor", None) is not None:
@@ -410,30 +358,13 @@ def _has_its_own(experiment: Any) -> bool:
     return any(len(j.tasks) > 1 or j.dependencies or j.executor.executor_name != "local" for j in jobs)
 
 
-@contextmanager
-def environment(values: dict[str, str]) -> Iterator[None]:
-    """Environment variables, for as long as the block runs."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+def _warn_of_another_executor(experiment: Any, executor: Any) -> None:
+    """Say so, where no job of the experiment is on the executor that was asked for."""
+    jobs = getattr(experiment, "jobs", None)
+    if isinstance(jobs, list) and jobs and not any(type(e) is type(executor) for job in jobs for e in job.executors):
+        from nemo_prefect.terminal import PatientConsole
 
-
-def context_parameters(fn: Callable[..., Any]) -> tuple[str | None, str | None]:
-    """The names of the parameters that take the context and the experiment, where there are any."""
-    from nemo_prefect.experiment import Experiment
-
-    ctx = exp = None
-    for name, parameter in parameters(fn)[0].items():
-        types = [m for m in members(parameter.annotation) if isinstance(m, type)]
-        if any(issubclass(t, RunContext) for t in types) or name == "ctx":
-            ctx = ctx or name
-        elif any(issubclass(t, Experiment) for t in types) or name in ("exp", "experiment"):
-            exp = exp or name
-    return ctx, exp
+        PatientConsole(stderr=True).print(
+            f"[yellow]No job of this experiment runs on the {type(executor).__name__} that was asked for.[/yellow] "
+            "Pass it on: run.Experiment(..., executor=ctx.executor)."
+        )

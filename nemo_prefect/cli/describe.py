@@ -9,6 +9,7 @@ from typing import Any
 
 from nemo_prefect.cli.annotations import MISSING, Parameter, display_module, parameters, target_of, type_name
 from nemo_prefect.cli.factories import DEFAULT, candidates, list_factories, registrations
+from nemo_prefect.cli.types import element_of
 
 
 def help(
@@ -53,7 +54,7 @@ def help(
         console.print(Panel(table, title="Parameters", title_align="left", border_style="dim"))
     for each in known:
         found: dict[str, Any] = candidates(target, each.name, each.annotation)
-        found = {**found, **candidates(target, "", _element_of(each.annotation))}
+        found = {**found, **candidates(target, "", element_of(each.annotation))}
         _panel(console, f"Factories for {each.name}: {type_name(each.annotation)}", found, with_docs, namespace)
     _panel(console, "Factories for the whole call, --factory", _whole(target), with_docs, namespace)
     if entrypoint is not None and executors:
@@ -69,16 +70,10 @@ def help(
 def _shown(target: Any, entrypoint: Any) -> list[Parameter]:
     hidden: Iterable[str | None] = ()
     if entrypoint is not None and entrypoint.type == "experiment":
-        from nemo_prefect.cli.context import context_parameters
+        from nemo_prefect.cli.resolve import context_parameters
 
         hidden = context_parameters(target)
     return [p for name, p in parameters(target)[0].items() if name not in hidden]
-
-
-def _element_of(annotation: Any) -> Any:
-    from nemo_prefect.cli.types import _element
-
-    return _element(annotation)
 
 
 def _whole(target: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from nemo_prefect.cli.annotations import MISSING, display_module, parameters, target_of, type_name
-from nemo_prefect.cli.context import built, context_parameters
+from nemo_prefect.cli.resolve import built, context_parameters
 from nemo_prefect.errors import ArgumentValueError, UsageError
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ class Aborted(UsageError):
 
 def execute_task(ctx: RunContext, fn: F, args: Sequence[str]) -> None:
     """Run `fn` as a task: on the executor, or in this process where there is none."""
-    task = _parsed(ctx, fn, args, ())
+    task = _parsed(ctx, fn, args, None)
     if task is None:
         return
-    if ctx.detach and ctx.executor is None:
-        raise UsageError("--detach needs an executor.", hint="Name one, with executor=...")
+    if ctx.detach and (ctx.executor is None or ctx.direct):
+        raise UsageError("--detach needs an executor.", hint="Name one, with executor=..., and leave out --direct.")
     if not ctx.dryrun and not ctx.should_continue():
         raise Aborted("Nothing was run.")
     from nemo_prefect.api import run
@@ -74,8 +74,10 @@ def execute_experiment(ctx: RunContext, fn: F, args: Sequence[str]) -> None:
                 ctx.launch(exp)
 
 
-def _parsed(ctx: RunContext, fn: F, args: Sequence[str], given: Sequence[str]) -> Any:
-    """The task, once it was shown; None where it was only to be written to a file."""
+def _parsed(ctx: RunContext, fn: F, args: Sequence[str], context: Sequence[str] | None) -> Any:
+    """The task, once it was shown; None where it was only to be written to a file. `context` are the parameters of an
+    experiment's function that get the context; None says that it is no such function."""
+    given = context or ()
     lazy = None
     if ctx.lazy:
         lazy = ctx.parse_lazy(fn, args)
@@ -86,6 +88,8 @@ def _parsed(ctx: RunContext, fn: F, args: Sequence[str], given: Sequence[str]) -
     task = lazy.resolve(ctx) if lazy is not None else ctx.parse_fn(fn, ctx.parse_args(args, fn), **configured)
     if _export(ctx, task):
         return None
+    if context is None:
+        fill_defaults(task)
     if ctx.executor is not None and entrypoint is not None and not entrypoint.enable_executor:
         raise UsageError(f"{entrypoint.name} runs in this process, not on an executor.", hint="Leave out executor=...")
     ctx.build()
@@ -94,6 +98,20 @@ def _parsed(ctx: RunContext, fn: F, args: Sequence[str], given: Sequence[str]) -
     show(ctx, task, given)
     check_complete(task, given)
     return task
+
+
+def fill_defaults(task: Any) -> None:
+    """Defaults that are configs, or hold some, become arguments of the task, so that they are built with it. (The
+    function of an experiment gets such defaults as they are, as in NeMo-Run, to make tasks of them.)"""
+    import copy
+
+    import fiddle as fdl
+    from fiddle import daglish
+
+    for name, parameter in parameters(task)[0].items():
+        if name not in task.__arguments__ and isinstance(parameter.default, (fdl.Buildable, list, tuple, dict)):
+            if any(isinstance(value, fdl.Buildable) for value, _ in daglish.iterate(parameter.default)):
+                setattr(task, name, copy.deepcopy(parameter.default))
 
 
 def check_complete(task: Any, given: Sequence[str] = ()) -> None:

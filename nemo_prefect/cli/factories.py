@@ -171,16 +171,17 @@ def candidates(owner: Any, arg: str, annotation: Any, many: bool = False) -> dic
 
     found = [r for cls in classes(annotation) for r in registrations(cls, many=many)]
     found += registrations(owner, arg) if owner is not None and arg else []
-    return _by_name(found)
+    return by_name(found)
 
 
-def _by_name(found: Iterable[Registration]) -> dict[str, F]:
-    by_name: dict[str, F] = {}
+def by_name(found: Iterable[Registration]) -> dict[str, F]:
+    """Factories by their names; a default is also ``default``."""
+    named: dict[str, F] = {}
     for each in found:
-        by_name[each.name] = each.fn
+        named[each.name] = each.fn
         if each.is_default:
-            by_name[DEFAULT] = each.fn
-    return by_name
+            named[DEFAULT] = each.fn
+    return named
 
 
 def list_factories(type_or_namespace: Any) -> list[F]:
@@ -208,9 +209,9 @@ def resolve_factory(target: Any, name: str) -> F:
         NoFactoryError: there is none (a ValueError as well); the hint names the nearest.
     """
     if isinstance(target, str):
-        found = _by_name(r for r in _factories if target in (r.namespace, ".".join(_key(r.target))))
+        found = by_name(r for r in _factories if target in (r.namespace, ".".join(_key(r.target))))
     else:
-        found = _by_name(registrations(target))
+        found = by_name(registrations(target))
     if name not in found:
         shown = target if isinstance(target, str) else getattr(target, "__qualname__", target)
         raise NoFactoryError(f"No factory named {name!r} makes {shown}.", hint=did_you_mean(name, found))
@@ -272,11 +273,10 @@ def _classes(annotation: Any) -> list[type]:
 def _named(name: str, parent: Any, arg: str, annotation: Any, found: dict[str, F]) -> Any:
     if name in found:
         return found[name]
-    for cls in _classes(annotation):
-        if name == cls.__name__:
-            return cls
     if "." not in name:
-        return None
+        from nemo_prefect.cli.resolve import named_class
+
+        return next((c for cls in _classes(annotation) if (c := named_class(name, cls)) is not None), None)
     from nemo_prefect.serialization import import_name
 
     try:

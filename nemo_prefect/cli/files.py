@@ -77,8 +77,7 @@ def apply(node: Any, data: Any) -> None:
         try:
             _apply_one(node, str(key), value)
         except CLIException as error:
-            error.message = f"{key}{'.' if _is_path(error.message) else ': '}{error.message}"
-            error.args = (error.message,)
+            error.prefix(f"{key}{'.' if _is_path(error.message) else ': '}")
             raise
 
 
@@ -133,8 +132,7 @@ def apply_mapping(node: Any, data: Any, where: str) -> dict[str, Any]:
         data.pop(PARTIAL, None)
         apply(node, data)
     except CLIException as error:
-        error.message = f"{where}: {error.message}"
-        error.args = (error.message,)
+        error.prefix(f"{where}: ")
         raise
     return options
 

@@ -13,18 +13,15 @@ from typing import Any, Literal, get_args, get_origin
 
 from nemo_prefect.cli.annotations import bare, classes, members, type_name, wants_partial
 from nemo_prefect.cli.expressions import ExpressionError, evaluate
-from nemo_prefect.cli.suggest import did_you_mean
+from nemo_prefect.cli.scalars import SCALARS, enum_member, literal, open_value, subclass
 from nemo_prefect.errors import (
     DictParseError,
     ListParseError,
-    LiteralParseError,
     NotFoundError,
     ParseError,
     UnknownTypeError,
 )
 
-TRUE = ("true", "yes", "on", "1", "t", "y")
-FALSE = ("false", "no", "off", "0", "f", "n")
 NONE = ("none", "null")
 _LISTS: dict[Any, Callable[[Any], Any]] = {
     list: list,
@@ -38,8 +35,6 @@ _LISTS: dict[Any, Callable[[Any], Any]] = {
     collections.abc.Set: set,
 }
 _DICTS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
-#: What an expression for an unannotated parameter may be; anything else is a string, so that 2024-01-02 stays one.
-_OPEN = (ast.Constant, ast.List, ast.Dict, ast.Set, ast.ListComp, ast.SetComp, ast.DictComp, ast.IfExp, ast.Lambda)
 
 
 class TypeParser:
@@ -83,7 +78,7 @@ class TypeParser:
 
         name, call = split_call(text)
         for many in (False, True):
-            found = candidates(owner, arg, annotation if not many else _element(annotation), many)
+            found = candidates(owner, arg, annotation if not many else element_of(annotation), many)
             if name in found:
                 return _as_wanted(call_target(found[name], call, text, call is not None), annotation)
         errors = []
@@ -107,13 +102,13 @@ class TypeParser:
             except (ValueError, TypeError) as error:
                 raise ParseError(value, annotation, f"{error}.") from error
         if annotation is Any or annotation is object:
-            return _open(value)
+            return open_value(value)
         if annotation is type(None):
             if text.lower() not in NONE:
                 raise ParseError(value, annotation, "only None is.")
             return None
         if origin is Literal:
-            return _literal(value, annotation)
+            return literal(value, annotation)
         if origin in (type, collections.abc.Callable):
             return self._importable(value, annotation)
         if origin in _LISTS:
@@ -121,13 +116,13 @@ class TypeParser:
         if origin in _DICTS or typing.is_typeddict(origin):
             return self._dict(value, annotation)
         if isinstance(origin, type):
-            for base, parse in _SCALARS.items():
+            for base, parse in SCALARS.items():
                 if origin is base:
                     return parse(value)
             if issubclass(origin, enum.Enum):
-                return _enum(value, origin)
+                return enum_member(value, origin)
             if issubclass(origin, (PurePath, str, int, float, bytes)):
-                return _subclass(value, origin)
+                return subclass(value, origin)
             return self._object(value, origin, owner, arg)
         raise UnknownTypeError(value, annotation, "there is no way to write such a value on a command line.")
 
@@ -266,7 +261,7 @@ def _is_container(annotation: Any) -> bool:
     return any((get_origin(m) or m) in (*_LISTS, *_DICTS) for m in members(annotation))
 
 
-def _element(annotation: Any) -> Any:
+def element_of(annotation: Any) -> Any:
     """What the lists among an annotation's members hold."""
     for member in members(annotation):
         if (get_origin(member) or member) in _LISTS and get_args(member):
@@ -327,120 +322,6 @@ def _split(text: str) -> list[str]:
             start = index + 1
     last = text[start:].strip()
     return [*parts, last] if last else parts
-
-
-def unquoted(text: str) -> str:
-    """A string literal's value; any other text as it is."""
-    stripped = text.strip()
-    if len(stripped) >= 2 and stripped[0] in "'\"" and stripped[-1] == stripped[0]:
-        try:
-            value = ast.literal_eval(stripped)
-        except (SyntaxError, ValueError, MemoryError):
-            return text
-        return value if isinstance(value, str) else text
-    return text
-
-
-def _open(text: str) -> Any:
-    """The value of an unannotated parameter: a Python literal, comprehension, condition or lambda, else a string."""
-    stripped = text.strip()
-    looks = stripped[:1] in ("[", "{", "(") or stripped.startswith("lambda ")
-    try:
-        tree = ast.parse(stripped, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return text
-    signed = isinstance(tree, ast.UnaryOp) and isinstance(tree.operand, ast.Constant)
-    call = isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name)
-    if not (isinstance(tree, _OPEN) or signed or call or looks):
-        return text
-    try:
-        return evaluate(stripped)
-    except ExpressionError as error:
-        if looks:
-            raise ParseError(text, Any, f"{error}.", hint="Put quotes around it if it is text.") from error
-        return text
-
-
-def _number(text: str, kinds: tuple[type, ...]) -> Any:
-    try:
-        made = evaluate(text)
-    except ExpressionError:
-        return None
-    return made if type(made) in kinds else None
-
-
-def _int(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        made = _number(text, (int, float))
-    if isinstance(made, int):
-        return made
-    whole = made is not None and abs(made) < 2**53 and made == int(made)
-    raise ParseError(text, int, "it is no whole number.", hint=f"Did you mean {int(made)}?" if whole else "")
-
-
-def _float(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        made = _number(text, (int, float))
-    if made is None:
-        raise ParseError(text, float, "it is no number.")
-    return float(made)
-
-
-def _bool(text: str) -> bool:
-    word = unquoted(text).strip().lower()
-    if word in TRUE:
-        return True
-    if word in FALSE:
-        return False
-    raise ParseError(text, bool, "it is neither true nor false.", hint=did_you_mean(word, ("true", "false")))
-
-
-def _complex(text: str) -> complex:
-    try:
-        return complex(text.replace(" ", ""))
-    except ValueError as error:
-        raise ParseError(text, complex, "it is no number.") from error
-
-
-_SCALARS: dict[type, Callable[[str], Any]] = {
-    str: unquoted,
-    bool: _bool,
-    int: _int,
-    float: _float,
-    complex: _complex,
-    bytes: lambda text: unquoted(text).encode(),
-}
-
-
-def _subclass(text: str, cls: Any) -> Any:
-    try:
-        return cls(unquoted(text))
-    except (TypeError, ValueError) as error:
-        raise ParseError(text, cls, f"{error}.") from error
-
-
-def _literal(text: str, annotation: Any) -> Any:
-    options = get_args(annotation)
-    for option in options:
-        if unquoted(text) == option or text.strip() == str(option) or text.strip() == repr(option):
-            return option
-    hint = did_you_mean(unquoted(text), options)
-    raise LiteralParseError(text, annotation, f"it is none of {', '.join(repr(o) for o in options)}.", hint=hint)
-
-
-def _enum(text: str, cls: type[enum.Enum]) -> enum.Enum:
-    name = unquoted(text).strip().removeprefix(f"{cls.__name__}.")
-    if name in cls.__members__:
-        return cls.__members__[name]
-    for member in cls:
-        if str(member.value) == name or member.name.lower() == name.lower():
-            return member
-    options = list(cls.__members__)
-    raise LiteralParseError(text, cls, f"it is none of {', '.join(options)}.", hint=did_you_mean(name, options))
 
 
 type_parser = TypeParser()

@@ -217,6 +217,22 @@ def test_a_question_is_answered_on_a_terminal(tmp_path: Path, command: Command) 
         assert ("TRAINED" in done.stdout) is (code == 0)
 
 
+def test_the_task_is_changed_in_a_session(tmp_path: Path, command: Command) -> None:
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "job.py", "--repl", "--yes", "model=small"],
+        input="train.epochs = 77\n",
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+        env={**os.environ, "IPYTHONDIR": str(tmp_path / "ipython")},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "TRAINED Model(hidden=8, optimizer=Optimizer(lr=0.5)) 77 1" in done.stdout
+
+
 def test_commands_of_a_workspace_and_of_other_packages(tmp_path: Path, command: Command) -> None:
     import os
 

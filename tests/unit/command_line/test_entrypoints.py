@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import sys
@@ -18,6 +19,7 @@ import nemo_prefect as run
 from nemo_prefect import cli, errors
 from nemo_prefect.cli.run_command import workspace_file
 from nemo_prefect.rehearsal import rehearsing
+from nemo_prefect.testing import FakeExecutor
 
 
 @dataclass
@@ -160,7 +162,7 @@ def test_what_is_meant_for_the_run_is_taken_out() -> None:
     assert ctx.detach is True
 
 
-@pytest.mark.parametrize("name", ["local", "local()", "nemo_prefect.LocalExecutor"])
+@pytest.mark.parametrize("name", ["local", "local()", "LocalExecutor", "nemo_prefect.LocalExecutor"])
 def test_installed_executors(name: str) -> None:
     assert context(f"executor={name}", "executor.retries=2")[0].executor == run.LocalExecutor(retries=2)
 
@@ -181,12 +183,13 @@ def test_a_function_keeps_parameters_of_these_names() -> None:
         (["plugins=noisy", "plugins.level=6"], [6]),
         (["run.plugins=[noisy, noisy(3)]", "run.plugins[1].level=4"], [2, 4]),
         (["plugins=noisy", "plugins+=noisy(level=7)"], [2, 7]),
-        (["plugins=Noisy(level=8)"], None),
+        (["plugins=Noisy(level=8)"], [8]),
+        (["plugins=Noizy"], None),
     ],
 )
 def test_plugins(arguments: list[str], levels: list[int] | None) -> None:
     if levels is None:
-        with pytest.raises(errors.ParseError, match="noisy"):
+        with pytest.raises(errors.ParseError, match="Noizy"):
             context(*arguments)
         return
     assert [plugin.level for plugin in context(*arguments)[0].plugins] == levels
@@ -371,6 +374,70 @@ def test_experiments_get_what_they_take(monkeypatch: pytest.MonkeyPatch) -> None
     assert called == [(Model(hidden=5), 3, 1, Path("here"))]
     assert command(monkeypatch, "--dryrun", "n=6", fn=makes) == 0
     assert len(called) == 1
+
+
+def test_defaults_that_are_configs(monkeypatch: pytest.MonkeyPatch) -> None:
+    default = run.Config(Model, hidden=1)
+
+    @run.cli.entrypoint(skip_confirmation=True)
+    def task(models: list[Model] = [default], model: Model = default) -> None:  # noqa: B006
+        called.append((models, model))
+
+    @run.cli.entrypoint(type="experiment", skip_confirmation=True)
+    def experiment(ctx: run.cli.RunContext, model: Model = default) -> None:
+        called.append(model)
+
+    assert command(monkeypatch, fn=task) == 0
+    assert command(monkeypatch, "models[0].hidden=3", "model.hidden=2", fn=task) == 0
+    assert command(monkeypatch, fn=experiment) == 0
+    assert called == [([Model(1)], Model(1)), ([Model(3)], Model(2)), default]
+    assert default == run.Config(Model, hidden=1)
+
+
+def test_an_executor_that_no_job_uses_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    ctx = run.cli.RunContext(name="x", dryrun=True)
+    ctx.executor = FakeExecutor()
+    with run.Experiment("x") as exp:
+        exp.add(run.Script(inline="true"), name="one")
+        ctx.launch(exp)
+    assert "No job of this experiment runs on the FakeExecutor" in " ".join(capsys.readouterr().err.split())
+
+
+NEMO_RUN = {
+    "entrypoint": "fn name namespace help skip_confirmation enable_executor default_factory default_executor "
+    "default_plugins entrypoint_cls type run_ctx_cls",
+    "factory": "fn target target_arg is_target_default name namespace",
+    "main": "fn default_factory default_executor default_plugins cmd_defaults kwargs",
+    "resolve_factory": "target name",
+    "list_factories": "type_or_namespace",
+    "list_entrypoints": "namespace",
+    "create_cli": "add_verbose_callback nested_entrypoints_creation",
+    "parse_cli_args": "fn args output_type",
+    "parse_partial": "fn args",
+    "parse_config": "fn args",
+    "parse_factory": "parent arg_name arg_type value",
+    "RunContext": "name direct dryrun factory load repl detach skip_confirmation tail_logs yaml to_yaml to_toml to_json",
+}
+
+
+@pytest.mark.parametrize(("name", "parameters"), NEMO_RUN.items())
+def test_names_and_parameters_are_nemo_runs(name: str, parameters: str) -> None:
+    found = list(inspect.signature(getattr(run.cli, name)).parameters)
+    assert found[: len(parameters.split())] == parameters.split()
+    assert name in dir(run.cli)
+
+
+def test_submodules_are_where_nemo_run_has_them() -> None:
+    for module, name in [
+        ("api", "RunContext"),
+        ("cli_parser", "parse_factory"),
+        ("config", "ConfigSerializer"),
+        ("lazy", "lazy_imports"),
+    ]:
+        assert hasattr(getattr(run.cli, module), name)
+    assert run.cli.entrypoint is run.cli.api.entrypoint
+    app = run.cli.create_cli()
+    assert {"experiment", "server", "test"} <= {group.name for group in app.registered_groups}
 
 
 # Lazy ones ---------------------------------------------------------------------------------------------------------------
