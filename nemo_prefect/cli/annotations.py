@@ -100,6 +100,8 @@ def bare(annotation: Any) -> Any:
         origin = get_origin(annotation)
         if origin is Annotated:
             annotation = get_args(annotation)[0]
+        elif type(annotation).__name__ == "TypeAliasType":  # type Size = int, in Python 3.12 and later
+            annotation = annotation.__value__
         elif hasattr(annotation, "__supertype__"):
             annotation = annotation.__supertype__
         elif origin in BUILDABLES and get_args(annotation):
