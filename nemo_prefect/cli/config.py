@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -224,13 +225,16 @@ class ConfigSerializer:
         return read_file(input_path)
 
     def dump_dict(self, data: Any, output_path: str | Path, format: str | None = None, section: str | None = None) -> None:
-        """Write plain data, or the `section` of it, to a file.
+        """Write plain data, or the `section` of it, to a file; ``-`` is stdout.
 
         Raises:
             ArgumentValueError: there is no such section, the ending names no format, or the file cannot be written.
         """
         path = Path(output_path).expanduser()
         text = dumps(section_of(data, section or "", "The configuration"), format_of(path, format))
+        if str(path) == "-":
+            sys.stdout.write(text)
+            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")

@@ -165,7 +165,8 @@ def _export(ctx: RunContext, task: Any) -> bool:
                 ConfigSerializer().dump_dict(task.to_data(), path, format, section)
             else:
                 ConfigSerializer().dump(portable(task), where, format)
-            _console().print(f"The configuration is in {where}.", markup=False, highlight=False, soft_wrap=True)
+            if not where.startswith("-"):
+                _console().print(f"The configuration is in {where}.", markup=False, highlight=False, soft_wrap=True)
     return any(wanted.values())
 
 
@@ -188,9 +189,20 @@ def show(ctx: RunContext, task: Any, given: Sequence[str] = ()) -> None:
     if table.row_count:
         console.print(table)
     if ctx.executor is not None:
-        console.print("[bold]Executor[/bold]", Pretty(ctx.executor))
+        console.print(Text.assemble(("Executor  ", "bold"), brief(ctx.executor)), soft_wrap=True)
     for plugin in ctx.plugins:
         console.print("[bold]Plugin[/bold]", Pretty(plugin))
+
+
+def brief(executor: Any) -> str:
+    """An executor with the fields that are not as they are by default. Secrets stay hidden."""
+    fields = type(executor).model_fields
+    shown = {
+        n: getattr(executor, n)
+        for n, i in fields.items()
+        if getattr(executor, n) != i.get_default(call_default_factory=True)
+    }
+    return f"{type(executor).__name__}({', '.join(f'{n}={v!r}' for n, v in shown.items())})"
 
 
 def _console() -> Any:

@@ -324,9 +324,10 @@ def test_the_users_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_dryrun_shows_and_runs_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(monkeypatch, "--dryrun", "model=small", "executor=local") == 0
+    assert command(monkeypatch, "--dryrun", "model=small", "executor=local(retries=2)") == 0
     assert called == []
     shown = capsys.readouterr().out
+    assert "Executor  LocalExecutor(retries=2)" in shown
     assert "Dry run of" in shown
     assert "worker/run.py" in shown
 
@@ -342,8 +343,12 @@ def test_without_an_executor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "runs in this process" in capsys.readouterr().err
 
 
-def test_writing_the_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_writing_the_configuration(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, "--to-json", "-:model", "model=small") == 0
+    assert json.loads(capsys.readouterr().out)["hidden"] == 8
     arguments = ["--to-yaml", "a.yaml", "--to-json", "a.json:model", "model=small", "epochs=2", "where=/data"]
     assert command(monkeypatch, *arguments) == 0
     assert called == []
