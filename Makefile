@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: hello check lint types test test-integration test-clusters torch bench lock clean
 
 # Their tests need a scheduler, a daemon or a login node that is up; each says how to bring it up where it is not.
-CLUSTERS := $(wildcard $(addprefix tests/integration/,slurm docker kubernetes ssh))
+CLUSTERS := $(wildcard $(addprefix tests/integration/,slurm docker kubernetes ssh mixed))
 
 hello: $(READY)  ## Install, and run the first experiment.
 	$(BIN)/python flows/hello_world.py

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("server", "home")
 
 
 #: Flows that need a cluster; tests/integration has a test of each.
-CLUSTERS = ("docker_", "kubernetes_", "mixed_", "slurm_")
+CLUSTERS = ("docker_", "kubernetes_", "multi_executor_", "slurm_")
 
 
 @pytest.mark.parametrize("flow", sorted(p.name for p in FLOWS.glob("*.py") if not p.name.startswith(CLUSTERS)))

@@ -201,3 +201,21 @@ def test_cancel_from_elsewhere(running: Any, kubectl: Any) -> None:
     assert process.returncode == 1
     assert exp.status(return_dict=True)["job"]["status"] == "CANCELLED"
     nothing_is_left(kubectl, exp._id)
+
+
+def test_the_flow_trains_over_two_pods(torch_executor: Any, tmp_path: Path) -> None:
+    flow = Path(__file__).parents[3] / "flows/kubernetes_training.py"
+    packages = torch_executor.env_vars["PYTHONPATH"]
+    done = subprocess.run(
+        [sys.executable, str(flow), "--image", "local/python:3.11", "--nodes", "2", "--packages", packages],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    exp = run.Experiment.from_title("kubernetes-training")
+    (row,) = json.loads((exp.directory / "train/attempt-1/artifacts/metrics.json").read_text())
+    assert row["ranks"] == 2
+    assert abs(row["weight"] - 3) < 0.3
+    assert "learned by 2 ranks" in (exp.directory / "report/attempt-1/stdout.log").read_text()
