@@ -248,8 +248,10 @@ class KubernetesExecutor(Executor):
             seen = (await jobs.look(api, self.namespace, [request.key]))[request.key]
             if not seen.jobs and not seen.pods:
                 return None
-            if len(seen.jobs) == self.num_nodes and not seen.pods:
-                # Its pods may wait for a ConfigMap that was never created.
+            if not seen.has_begun():
+                # A submission that was interrupted is completed by another one: every object has a name of its own.
+                if any(rank not in seen.jobs for rank in range(self.num_nodes)):
+                    return None
                 name = manifests.config_map_name(self, request)
                 try:
                     await api.request("GET", f"/api/v1/namespaces/{self.namespace}/configmaps/{name}")
@@ -312,7 +314,7 @@ class KubernetesExecutor(Executor):
             async with only_one(ref.directory):
                 while seen.jobs or not all(states.is_over(pod) for pod in seen.all_pods):
                     await jobs.delete(api, ref, list(seen.jobs.values()))
-                    await jobs.fetch_logs(api, ref, seen)
+                    await jobs.fetch_what_can_be(api, ref, seen)
                     if time.monotonic() > deadline:
                         names = ", ".join(pod["metadata"]["name"] for pod in seen.all_pods)
                         raise ExecutorError(

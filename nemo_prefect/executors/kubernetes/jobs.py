@@ -13,7 +13,7 @@ from typing import Any
 from nemo_prefect.executors.kubernetes import pod_logs, states
 from nemo_prefect.executors.kubernetes.api import Api, ApiError
 from nemo_prefect.executors.kubernetes.manifests import INIT_CONTAINER, KEY, MANAGED_BY, MASTER, RANK, WORKER
-from nemo_prefect.executors.kubernetes.record import Record, write_exit
+from nemo_prefect.executors.kubernetes.record import Record, only_one, write_exit
 from nemo_prefect.refs import JobRef
 from nemo_prefect.states import Cause, JobState, JobStatus
 
@@ -38,6 +38,11 @@ class Seen:
     def all_pods(self) -> list[dict[str, Any]]:
         """All of its pods."""
         return [pod for pods in self.pods.values() for pod in pods]
+
+    def has_begun(self) -> bool:
+        """Whether anything of it runs or has run."""
+        phases = {pod.get("status", {}).get("phase") for pod in self.all_pods}
+        return bool(phases & {"Running", "Succeeded", "Failed"}) or any(_done(job) for job in self.jobs.values())
 
     def active(self) -> list[int]:
         """The ranks of which something runs, or will."""
@@ -87,7 +92,8 @@ async def judge(api: Api, ref: JobRef, seen: Seen, patience: float) -> JobState:
         record.save()
     active = seen.active()
     if active and time.time() - record.ending < ref.details["grace"] + PATIENCE:
-        await fetch_logs(api, ref, seen)
+        async with only_one(ref.directory):
+            await fetch_what_can_be(api, ref, seen)
         await delete(api, ref, [seen.jobs[r] for r in active if r in seen.jobs])
         return JobState(JobStatus.RUNNING, message=f"ending what is left of it: {state.describe()}")
     return state
@@ -121,7 +127,8 @@ def _remember(record: Record, seen: Seen) -> None:
 
 async def _let_go(api: Api, ref: JobRef, seen: Seen) -> JobState:
     """Tell every pod, once all run, the address of the first: that is what they wait for."""
-    address = seen.pods[0][0].get("status", {}).get("podIP")
+    first = next(iter(seen.pods.get(0, [])), {})
+    address = first.get("status", {}).get("podIP")
     waiting = [p for p in seen.all_pods if MASTER not in (p["metadata"].get("annotations") or {})]
     if not waiting:
         return JobState(JobStatus.RUNNING)
@@ -152,8 +159,20 @@ async def _copy_code(api: Api, ref: JobRef, seen: Seen) -> None:
             logger.warning("The code cannot be copied into %s yet: %s", pod["metadata"]["name"], error)
 
 
+async def fetch_what_can_be(api: Api, ref: JobRef, seen: Seen) -> None:
+    """`fetch_logs` where something else must go on, whatever becomes of the logs: a node that is dead gives none."""
+    try:
+        await fetch_logs(api, ref, seen)
+    except ApiError as error:
+        logger.warning("Not all output of %s can be read: %s", ref.handle, error)
+
+
 async def fetch_logs(api: Api, ref: JobRef, seen: Seen) -> None:
-    """Bring what the pods wrote to the job's directory."""
+    """Bring what the pods wrote to the job's directory.
+
+    Raises:
+        ApiError: one of the logs could not be read.
+    """
     for rank, pods in seen.pods.items():
         pod = pods[0]
         if not states.has_output(pod):

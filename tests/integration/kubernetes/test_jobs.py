@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import random
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import nemo_prefect as run
 from nemo_prefect.errors import ExecutorError, SubmissionError, UnreachableError
 from nemo_prefect.executors.base import JobRequest
+from nemo_prefect.executors.kubernetes.api import Api, ApiError
 from nemo_prefect.refs import JobRef
 from nemo_prefect.states import Cause, JobState, JobStatus
 from nemo_prefect.testing.conformance import ConformanceSuite
@@ -103,6 +105,49 @@ def test_code_too_large_for_a_config_map_is_copied_in(executor: Any, tmp_path: P
         wanted = hashlib.sha256((tmp_path / "big.bin").read_bytes()).hexdigest()
         assert [Path(ref.directory, r, "stdout.log").read_text().strip() for r in "01"] == [wanted, wanted]
         assert gone(kubectl, ref), ours(kubectl, ref)
+
+    suite.run(story())
+
+
+@pytest.mark.parametrize("created", [1, 2])
+def test_an_interrupted_submission_is_completed_by_the_next(
+    executor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, created: int
+) -> None:
+    executor.num_nodes = 2
+    ask, posts = Api.request, []
+
+    async def cut_off(self: Api, method: str, path: str, **about: Any) -> Any:
+        posts.append(path) if method == "POST" else None
+        if method == "POST" and len(posts) == created + 1:
+            raise ApiError("The line broke.", status=0, transient=True)
+        return await ask(self, method, path, **about)
+
+    async def story() -> None:
+        request = suite.request_for(executor, run.Script(inline="echo $NODE_RANK"), tmp_path)
+        monkeypatch.setattr(Api, "request", cut_off)
+        with pytest.raises(SubmissionError, match="The line broke") as caught:
+            await executor.launch(request)
+        assert caught.value.transient  # it may have been created: whoever submits looks it up
+        assert await executor.find(request) is None  # a part of it is there, but not the whole
+        ref = await executor.launch(request)
+        assert await executor.find(request) == ref
+        assert (await suite.wait(executor, ref)).status is JobStatus.SUCCEEDED
+
+    suite.run(story())
+
+
+def test_a_credentials_block_is_used(executor: Any, tmp_path: Path) -> None:
+    from prefect_kubernetes.credentials import KubernetesClusterConfig, KubernetesCredentials
+
+    config = KubernetesClusterConfig.from_file(Path(os.environ["KUBECONFIG"]))
+    blocked = executor.model_copy(update={"credentials": KubernetesCredentials(cluster_config=config)})
+    assert blocked.cluster == executor.cluster
+
+    async def story() -> None:
+        request = suite.request_for(blocked, run.Script(inline="echo by block"), tmp_path)
+        ref, state = await finish(blocked, request)
+        assert state.status is JobStatus.SUCCEEDED
+        assert Path(ref.directory, "stdout.log").read_text() == "by block\n"
 
     suite.run(story())
 
