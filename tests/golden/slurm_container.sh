@@ -17,11 +17,16 @@ else
   rm -f "$dir/terminated" "$dir/exit.json" "$dir"/.ended.* "$dir"/*/.ended.*  # Slurm queued this same job again
 fi
 
+cause() {  # directory, exit code: what slurmstepd wrote of the memory, which not every Slurm keeps as the job's state
+  [ "$2" = 0 ] || ! grep -qsE '^slurmstepd.*(exceeded .*memory limit|oom.kill)' "$1"/stderr.log "$1"/*/stderr.log ||
+    echo OUT_OF_MEMORY
+}
+
 record() {  # directory, exit code, message, whether it was stopped
   printf '{"exit_code": %d, "signal": null, "attempt": 1, "key": "410bbe08beb2", "start": %d, "end": %d, ' \
     "$2" "$started" "$(date +%s)" > "$1/.exit.json.$$" &&
-    printf '"host": "%s", "message": "%s", "cancelled": %s}\n' \
-      "${SLURMD_NODENAME:-$HOSTNAME}" "${3:-}" "${4:-false}" >> "$1/.exit.json.$$" &&
+    printf '"host": "%s", "message": "%s", "cancelled": %s, "cause": "%s"}\n' \
+      "${SLURMD_NODENAME:-$HOSTNAME}" "${3:-}" "${4:-false}" "$(cause "$1" "$2")" >> "$1/.exit.json.$$" &&
     mv -f "$1/.exit.json.$$" "$1/exit.json"
 }
 

@@ -329,6 +329,8 @@ def _read_record(ref: JobRef, part: str, data: bytes | None) -> JobState:
 
 def _explained(recorded: JobState, said: JobState) -> JobState:
     """A failure as the job recorded it, with the cause that Slurm knows."""
+    if said.status is JobStatus.CANCELLED:
+        return said
     if said.status is JobStatus.FAILED and said.cause not in (Cause.EXIT_CODE, Cause.SIGNAL, Cause.NONE):
         return JobState(JobStatus.FAILED, said.cause, recorded.exit_code, recorded.signal, said.message)
     return recorded

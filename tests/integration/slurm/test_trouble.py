@@ -126,6 +126,7 @@ def test_slurm_requeues_the_same_job_once(jobs: Jobs) -> None:
         jobs.executor.requeue = "slurm"
         task = 'echo run $SLURM_RESTART_COUNT; [ -n "$SLURM_RESTART_COUNT" ] || sleep 300'
         ref = await jobs.start(task, JobStatus.RUNNING)
+        until(lambda: (Path(ref.directory) / "stdout.log").read_text())
         sh("scontrol", "requeue", ref.native_id)
         until(lambda: "PENDING" in sh("squeue", "-h", "-j", ref.native_id, "-o", "%T"))
         sh("scontrol", "update", f"jobid={ref.native_id}", "starttime=now")  # else it waits two minutes

@@ -119,6 +119,12 @@ def test_slurm_says_why_a_recorded_failure_happened(cluster: Cluster, tmp_path: 
     assert (state.status, state.cause, state.exit_code) == (JobStatus.FAILED, Cause.OUT_OF_MEMORY, 137)
 
 
+def test_a_failure_in_the_middle_of_a_cancel_is_a_cancel(cluster: Cluster, tmp_path: Path) -> None:
+    record(tmp_path, 1)
+    (state,) = look(cluster, Answers(queue="5|CANCELLED|None|N/A|x\n"), ref_at(tmp_path))
+    assert state.status is JobStatus.CANCELLED
+
+
 def test_a_recorded_failure_does_not_wait_for_slurm_for_ever(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
