@@ -29,7 +29,8 @@ class _Tee(io.TextIOBase):
 
     def flush(self) -> None:
         for out in self._outs:
-            out.flush()
+            if not out.closed:  # the collector flushes it once more, after the file was closed
+                out.flush()
 
 
 def run_directly(task: Any, executor: Executor | None = None, log: Path | None = None) -> None:

@@ -137,7 +137,8 @@ def name_of(target: Any, path: str = "<root>") -> str:
             f"{path} is {getattr(target, '__name__', target)!r}, which has no name that it could be imported by.",
             hint="Define it at the top level of a module, not inside a function and not as a lambda.",
         )
-    return f"{'__main__' if module == MODULE else module}.{qualname}"
+    module = {MODULE: "__main__", "pathlib._local": "pathlib"}.get(module, module)  # the latter's name in Python 3.13
+    return f"{module}.{qualname}"
 
 
 def import_name(name: str) -> Any:

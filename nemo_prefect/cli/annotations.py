@@ -165,8 +165,8 @@ def type_name(annotation: Any) -> str:
         name = getattr(origin, "__name__", str(origin))
         return type_name(args[0]) if origin in BUILDABLES else f"{name}[{inner}]"
     if isinstance(annotation, type):
-        module = display_module(annotation.__module__)
-        return annotation.__qualname__ if module in ("builtins", "pathlib") else f"{module}.{annotation.__qualname__}"
+        module, name = display_module(annotation.__module__), annotation.__qualname__
+        return name if module.split(".")[0] in ("builtins", "pathlib") else f"{module}.{name}"
     return re.sub(r"\btyping\.", "", str(annotation))
 
 
