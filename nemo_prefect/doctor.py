@@ -37,14 +37,14 @@ class Finding:
 
 
 #: Who looks at clusters, by the executor's name.
-CLUSTERS = {"slurm": "nemo_prefect.executors.slurm.doctor"}
+CLUSTERS = {"docker": "nemo_prefect.executors.docker.doctor", "slurm": "nemo_prefect.executors.slurm.doctor"}
 
 
 def examine(cluster: str = "") -> list[Finding]:
     """Look at everything. A check that itself fails is a finding too.
 
     Args:
-        cluster: look at the cluster of this executor (``slurm``) instead, as it is seen from this machine.
+        cluster: look at the cluster of this executor (``slurm``, ``docker``) instead, as it is seen from this machine.
 
     Raises:
         ConfigError: nobody looks at clusters of that kind.

@@ -311,7 +311,7 @@ def server_env() -> None:
 
 @app.command()
 def doctor(
-    cluster: Annotated[str, typer.Argument(help="Look at a cluster as seen from here instead: slurm.")] = "",
+    cluster: Annotated[str, typer.Argument(help="Look at a cluster as seen from here instead: slurm or docker.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Check the installation, the server and the executors, and say what to do. Exit code 1 where something is wrong."""

@@ -19,6 +19,7 @@ from nemo_prefect.executors.base import JobRequest
 from nemo_prefect.executors.docker import client as docker_client
 from nemo_prefect.executors.docker import outcome
 from nemo_prefect.executors.docker.checks import known, size
+from nemo_prefect.executors.docker.doctor import report
 from nemo_prefect.executors.docker.mirror import mirror
 from nemo_prefect.executors.docker.plan import container_name, host_name
 from nemo_prefect.executors.registry import executor_from_spec, executor_to_spec
@@ -323,6 +324,16 @@ def test_an_engine_that_is_not_there() -> None:
 
     with pytest.raises(ExecutorError, match=r"no/docker.sock does not answer: No such file or directory\. Is it running"):
         docker_client.connect(DockerHost(base_url="unix:///no/docker.sock"))
+
+
+def test_what_the_doctor_says_of_an_engine() -> None:
+    info = {"ServerVersion": "20.10", "NCPU": 2, "MemTotal": 8 << 30, "MemoryLimit": False, "Runtimes": {"runc": {}}}
+    found = {f.subject: f for f in report(info, [{"State": "running"}, {"State": "exited"}])}
+    assert "2 CPUs, 8.0 GiB" in found["engine"].said
+    assert (found["memory"].level, found["restarts"].level) == ("warning", "warning")
+    assert found["containers"].said.startswith("1 of our containers run, 1 wait")
+    better = {**info, "MemoryLimit": True, "LiveRestoreEnabled": True, "Runtimes": {"nvidia": {}}}
+    assert {f.level for f in report(better, [])} == {"ok"}
 
 
 class Registry:

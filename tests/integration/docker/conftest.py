@@ -9,8 +9,8 @@ import pytest
 
 IMAGE = "local/python:3.11"
 HOW = (
-    f"no Docker engine with the image {IMAGE} (Debian's docker.io; `docker import` of a debootstrap with python3), "
-    "see tests/clusters"
+    f"no Docker engine with the image {IMAGE}: apt-get install docker.io debootstrap; dockerd & "
+    f"debootstrap --include=python3 bookworm r; tar -C r -c . | docker import - {IMAGE}"
 )
 
 
