@@ -23,6 +23,8 @@ logger = logging.getLogger("nemo_prefect")
 KEYS_AT_MOST = 100
 #: Seconds for which one of several ranks may be missing before the others are ended.
 MISSING_AFTER = 30.0
+#: Seconds that a pod may wait for no stated reason before the cluster's events are asked for one.
+EXPLAIN_AFTER = 5.0
 #: Seconds beyond the grace period after which pods that do not go (their node is dead) are not waited for.
 PATIENCE = 30.0
 
@@ -87,6 +89,8 @@ async def judge(api: Api, ref: JobRef, seen: Seen, patience: float) -> JobState:
                 await _copy_code(api, ref, seen)
             if state.status is JobStatus.RUNNING and ref.details["nodes"] > 1:
                 return await _let_go(api, ref, seen)
+            if state.status is JobStatus.PENDING:
+                return await _explained(api, ref, seen, state)
             return state
         record.verdict, record.ending = state.to_dict(), time.time()
         record.save()
@@ -115,6 +119,28 @@ def _state(ref: JobRef, seen: Seen, record: Record, patience: float) -> JobState
         if time.time() - record.missing > MISSING_AFTER:
             return JobState(JobStatus.FAILED, Cause.LOST, message=state.message)
         record.save()
+    return state
+
+
+async def _explained(api: Api, ref: JobRef, seen: Seen, state: JobState) -> JobState:
+    """A state of waiting that says why, where neither pod nor Job do: a quota, a volume that cannot be mounted."""
+    if states.says_why(state) or not seen.jobs:
+        return state
+    for rank, job in sorted(seen.jobs.items()):
+        pods = seen.pods.get(rank, [])
+        waiting = pods[0] if pods else job
+        begun = states.container_of(waiting).get("state", {}).keys() & {"running", "terminated"}
+        if begun or states.age(waiting["metadata"]["creationTimestamp"]) < EXPLAIN_AFTER:
+            continue
+        about = f"involvedObject.uid={waiting['metadata']['uid']},type=Warning"
+        try:
+            events = await api.items(f"/api/v1/namespaces/{ref.details['namespace']}/events", fieldSelector=about)
+        except ApiError:
+            return state  # not everybody may read events
+        if events:
+            newest = max(events, key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "")
+            rank_of = f"rank {rank}: " if ref.details["nodes"] > 1 else ""
+            return state.with_message(f"{rank_of}{newest.get('reason', '')}: {newest.get('message', '').strip()}")
     return state
 
 

@@ -201,7 +201,7 @@ def _waiting(pod: Mapping[str, Any], patience: float) -> JobState:
         if reason in _PULLS:
             image = container.get("image", "")
             text = text if image in text else f"{text} ({image})"
-            given_up = _age(status.get("startTime")) > patience or _NO_SUCH_IMAGE.search(message)
+            given_up = age(status.get("startTime")) > patience or _NO_SUCH_IMAGE.search(message)
             if given_up:
                 return JobState(JobStatus.FAILED, Cause.LAUNCH_FAILED, message=text)
             return JobState(JobStatus.PENDING, message=text)
@@ -213,7 +213,12 @@ def _waiting(pod: Mapping[str, Any], patience: float) -> JobState:
     return JobState(JobStatus.PENDING)
 
 
-def _age(timestamp: str | None) -> float:
+def says_why(state: JobState) -> bool:
+    """Whether a waiting state's message tells more than which rank waits."""
+    return bool(state.message) and not re.fullmatch(r"rank \d+ waits", state.message)
+
+
+def age(timestamp: str | None) -> float:
     """Seconds since a time as Kubernetes writes it. (The clocks of this machine and the cluster's may differ a little.)"""
     if not timestamp:
         return 0.0

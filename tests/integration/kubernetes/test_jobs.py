@@ -230,6 +230,33 @@ def test_what_no_node_can_hold_is_refused_and_what_has_to_wait_says_why(executor
     suite.run(story())
 
 
+def test_a_pod_that_waits_for_a_quota_or_a_volume_says_so(executor: Any, tmp_path: Path, kubectl: Any) -> None:
+    kubectl("create", "namespace", "test-quota")
+    try:
+        kubectl("-n", "test-quota", "create", "quota", "none", "--hard=pods=0")
+        executor.namespace = "test-quota"
+        mounted = executor.clone()
+        mounted.namespace = "default"
+        mounted.volumes.append({"name": "absent", "hostPath": {"path": "/no/such/path", "type": "Directory"}})
+        mounted.volume_mounts.append({"name": "absent", "mountPath": "/absent"})
+
+        async def story() -> None:
+            for one, wanted in ((executor, "exceeded quota"), (mounted, "hostPath type check failed")):
+                ref = await one.launch(suite.request_for(one, run.Script(inline="true"), tmp_path))
+                state, deadline = await suite.wait(one, ref, JobStatus.PENDING), time.monotonic() + 60
+                while wanted not in state.message:
+                    assert time.monotonic() < deadline, state
+                    await asyncio.sleep(0.5)
+                    state = (await one.poll([ref]))[ref]
+                assert state.status is JobStatus.PENDING
+                await one.cancel([ref])
+                assert (await one.poll([ref]))[ref].status is JobStatus.CANCELLED
+
+        suite.run(story())
+    finally:
+        kubectl("delete", "namespace", "test-quota", "--wait=false")
+
+
 def test_a_namespace_that_does_not_exist(executor: Any, tmp_path: Path) -> None:
     executor.namespace = "no-such-namespace"
     request = suite.request_for(executor, run.Script(inline="true"), tmp_path)
