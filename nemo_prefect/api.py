@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from nemo_prefect.errors import ConfigError
+from nemo_prefect.errors import NotATaskError
 from nemo_prefect.script import Script
 
 if TYPE_CHECKING:
     from nemo_prefect.executors.base import Executor
     from nemo_prefect.plugin import ExperimentPlugin
-
-
-class NotATaskError(ConfigError, TypeError):
-    """What was passed is neither a Script nor a configured call."""
 
 
 def run(
@@ -46,7 +42,7 @@ def run(
         ExperimentFailed: the task failed.
     """
     from nemo_prefect.external_main import stop_if_imported_by_a_job
-    from nemo_prefect.jobs import task_name
+    from nemo_prefect.jobs import check_task, task_name
     from nemo_prefect.rehearsal import is_rehearsal
 
     stop_if_imported_by_a_job()
@@ -62,6 +58,7 @@ def run(
         if dryrun:
             dryrun_fn(fn_or_script)
             return
+        check_task(fn_or_script)
         from nemo_prefect.direct import run_directly
 
         run_directly(fn_or_script)

@@ -26,6 +26,7 @@ from fiddle._src import casting
 from fiddle.experimental import auto_config, serialization
 from fiddle.experimental import dataclasses as fdl_dataclasses
 
+from nemo_prefect._imports import keep_stderr_open
 from nemo_prefect.configurable import ConfigurableMixin, svg
 from nemo_prefect.diff import ConfigDiff
 from nemo_prefect.errors import ConfigError, SerializationError, SetValueError
@@ -34,6 +35,8 @@ from nemo_prefect.script import Script
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+keep_stderr_open()
 
 __all__ = [
     "Config",
@@ -66,20 +69,24 @@ class _Buildable:
         return copy.deepcopy(self)
 
     def walk(self, **transforms: Callable[[Any], Any]) -> Self:
-        """Replace every attribute named in `transforms`, here and in nested configs, by what its function makes of it.
+        """Set every attribute named in `transforms`, here and in nested configs, to what its function makes of the config
+        that has it. Attributes that have neither a value nor a default are left alone.
 
         Example::
 
-            cfg.walk(seq_length=lambda value: value * 2)
+            cfg.walk(seq_length=lambda part: part.seq_length * 2)
+
+        Returns:
+            This config itself.
         """
         for node in _nodes(self):
             for name, transform in transforms.items():
-                if name in _parameters(node):
-                    setattr(node, name, transform(getattr(node, name, None)))
+                if name in _parameters(node) and hasattr(node, name):
+                    setattr(node, name, transform(node))
         return self
 
     def broadcast(self, **values: Any) -> Self:
-        """Set every attribute named in `values`, here and in nested configs, to its value."""
+        """Set every attribute named in `values`, here and in nested configs, to its value. Returns this config itself."""
         return self.walk(**{name: lambda _, value=value: value for name, value in values.items()})
 
     def visualize(self, **kwargs: Any) -> Any:

@@ -7,6 +7,7 @@ The tree (an arrow means "is a kind of")::
     │   ├── SerializationError ──> RuntimeError                  a task cannot travel to its job
     │   ├── DependencyError                                      unknown dependency or a cycle
     │   ├── UsageError                                           a call that makes no sense here
+    │   ├── NotATaskError ───────> TypeError                     neither a Script nor a Partial
     │   ├── SetValueError                                        a config path that does not exist
     │   ├── PackagingError ──────> RuntimeError                  the code could not be packed
     │   └── CLIException                                         an argument of a command line is wrong
@@ -70,6 +71,10 @@ class DependencyError(ConfigError):
 
 class UsageError(ConfigError):
     """A method was called where it makes no sense, for instance ``add`` outside the experiment's ``with`` block."""
+
+
+class NotATaskError(ConfigError, TypeError):
+    """What should be run is neither a Script nor a configured call."""
 
 
 class SetValueError(ConfigError):

@@ -544,6 +544,8 @@ nemo-prefect experiment cancel {exp_id} {first}
             spawn_runner(layout, rerun_failed=rerun_failed)
             terminal.on_link(connection.flow_run_link(layout.read_run()["flow_run_id"]))
             self._detached = True
+            for job in self._added:
+                job.state, job.launched = JobStatus.SUBMITTED, True
             self.console.print("The experiment goes on in the background.")
             return
         try:

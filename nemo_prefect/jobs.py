@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nemo_prefect.configurable import ConfigurableMixin
 from nemo_prefect.diff import as_config
-from nemo_prefect.errors import ConfigError, NotFoundError, SerializationError
+from nemo_prefect.errors import ConfigError, NotATaskError, NotFoundError, SerializationError
 from nemo_prefect.script import Script
 from nemo_prefect.spec import JobSpec, TaskSpec
 from nemo_prefect.states import JobStatus
@@ -215,7 +215,7 @@ def check_task(task: Any) -> Any:
     """`task`, if it is one; what a `LazyEntrypoint` resolves to.
 
     Raises:
-        ConfigError: it is neither a Script nor a Partial.
+        NotATaskError: it is neither a Script nor a Partial.
     """
     if hasattr(type(task), "__nemo_task__"):
         task = task.__nemo_task__()
@@ -223,8 +223,8 @@ def check_task(task: Any) -> Any:
         from fiddle import Partial
 
         if not isinstance(task, Partial):
-            raise ConfigError(
-                f"{task!r} is no task.", hint="Add a run.Script, or a function as run.Partial(function, argument=value)."
+            raise NotATaskError(
+                f"{task!r} is no task.", hint="Take a run.Script, or a function as run.Partial(function, argument=value)."
             )
     return task
 

@@ -51,7 +51,7 @@ class Script:
     def get_name(self) -> str:
         """The default name of a job that runs this script: the file's name, or the start of the inline text."""
         if self.inline:
-            return re.sub(r"[^a-zA-Z0-9]", "_", self.inline.strip()[:10])
+            return re.sub(r"[^a-zA-Z0-9]+", "_", self.inline.strip()[:10])
         return Path(self.path).name
 
     def to_command(

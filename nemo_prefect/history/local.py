@@ -63,6 +63,8 @@ class LocalHistory:
             return JobView(unit, JobState(JobStatus.UNSUBMITTED), executor, local_dir=directory)
         if entry.event == "ENDED" and entry.state:
             state = entry.state
+        elif entry.ref is None and driver(self.layout) is not None:
+            state = JobState(JobStatus.SUBMITTED)
         elif entry.ref is None:
             state = JobState(JobStatus.UNKNOWN, message="its submission was interrupted; resume() will find out")
         else:
@@ -109,7 +111,7 @@ class LocalHistory:
         executors = {unit: self._executor_of(unit) for unit in units}
         while True:
             views = {v.id: v for v in self.views()}
-            over = not follow or all(views[u].state.status not in _WRITING for u in units)
+            over = not follow or not any(self._may_write(views[unit]) for unit in units)
             for unit, member in units.items():
                 ref = views[unit].ref
                 if ref is None:
@@ -123,6 +125,12 @@ class LocalHistory:
             if over:
                 return
             time.sleep(0.2 if all(e.shares_directory for e in executors.values()) else 1.0)
+
+    def _may_write(self, view: JobView) -> bool:
+        """Whether a job still writes, or will: one that was not submitted yet does while somebody drives the experiment."""
+        if view.state.status is JobStatus.UNSUBMITTED and not view.state.cause.value:
+            return driver(self.layout) is not None
+        return view.state.status in _WRITING
 
     def _units(self, job_id: str) -> dict[str, str]:
         """What was submitted of a job (or of one member), each with the one member whose output is asked for, or ""."""

@@ -75,7 +75,7 @@ def test_a_wrong_argument_is_refused_at_once() -> None:
 def test_walk_and_broadcast_reach_nested_configs_and_return_self() -> None:
     model = run.Config(Model, optimizer=run.Config(Optimizer, lr=1.0))
     task = run.Partial(train, model=model, steps=2)
-    assert task.walk(lr=lambda lr: lr * 2, steps=lambda n: n + 1) is task
+    assert task.walk(lr=lambda part: part.lr * 2, steps=lambda part: part.steps + 1) is task
     assert (task.model.optimizer.lr, task.steps) == (2.0, 3)
     assert task.broadcast(lr=7.0).model.optimizer.lr == 7.0
 

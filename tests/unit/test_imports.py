@@ -32,3 +32,16 @@ def test_prefect_finds_the_blocks() -> None:
     from prefect.plugins import load_prefect_collections
 
     assert hasattr(load_prefect_collections()["nemo_prefect"], "LocalExecutor")
+
+
+def test_prefect_s_logging_leaves_a_redirected_stderr_open() -> None:
+    code = """
+import contextlib, io, sys
+aside = io.StringIO()
+with contextlib.redirect_stderr(aside):
+    import nemo_prefect as run
+    run.Partial(print)
+import prefect.main
+print("still open", file=aside)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
