@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_prefect.errors import ExecutorError, SubmissionError
+from nemo_prefect.errors import ExecutorError, SubmissionError, UnreachableError
 from nemo_prefect.exit_record import read_json
 from nemo_prefect.transport import CommandResult, Tunnel
 
@@ -53,9 +53,12 @@ async def submit(tunnel: Tunnel, argv: Sequence[str]) -> str:
 
     Raises:
         SubmissionError: it did not submit, or (``transient``) it is not known whether it did.
+        UnreachableError: sbatch was never called.
     """
     try:
         answer = await tunnel.run_command([*(clean_environment() if tunnel.is_local else []), *argv], timeout=SUBMIT_TIMEOUT)
+    except UnreachableError:
+        raise
     except ExecutorError as error:
         raise SubmissionError(error.message, hint=error.hint, transient=error.transient) from error
     return job_id(answer)

@@ -7,16 +7,19 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nemo_prefect.errors import ExecutorError, SubmissionError
+from nemo_prefect.errors import ExecutorError, SubmissionError, UnreachableError
 from nemo_prefect.executors.base import JobRequest
 from nemo_prefect.exit_record import FILE
 from nemo_prefect.logs import STREAMS
 from nemo_prefect.refs import JobRef
 from nemo_prefect.transport import Tunnel
+from nemo_prefect.transport.base import READ_LIMIT
 
 _brought: set[tuple[str, str]] = set()
 #: Of an experiment's directory, what is of no use to its jobs.
-_STAYS = ("attempt-*", "ledger.jsonl", "run.json", "runner.*", "_*")
+_STAYS = ("/*/attempt-*", "/*/*/attempt-*", "/ledger.jsonl", "/run.json", "/runner.*", "/_[A-Z]*")
+#: A file in the attempt's directory here: the job had ended, and its artifacts were brought.
+_COMPLETE = ".fetched"
 
 
 async def bring(
@@ -50,6 +53,8 @@ async def bring(
             await tunnel.upload(request.experiment_dir, str(there.experiment_dir), exclude=_STAYS)
             _brought.add(place)
         await tunnel.upload(request.directory, str(there.directory), exclude=("*.log", "*.json", "lock"))
+    except UnreachableError:
+        raise
     except ExecutorError as error:
         raise SubmissionError(error.message, hint=error.hint, transient=error.transient) from error
 
@@ -68,6 +73,8 @@ async def put(tunnel: Tunnel, here: Path, there: str, files: Mapping[str, str]) 
                 await tunnel.write_file(f"{there}/{name}", text.encode(), 0o600)
     except OSError as error:
         raise SubmissionError(f"The job's scripts could not be written: {error}.", transient=True) from error
+    except UnreachableError:
+        raise
     except ExecutorError as error:
         raise SubmissionError(error.message, hint=error.hint, transient=error.transient) from error
 
@@ -89,7 +96,7 @@ async def fetch(tunnel: Tunnel, ref: JobRef) -> None:
         grown = {name: data for name in names if (data := found.get(f"{remote}/{name}"))}
         for name, data in grown.items():
             _append(Path(ref.directory, name), sizes[name], data)
-        if not grown:
+        if all(len(data) < READ_LIMIT for data in grown.values()):  # (what is written meanwhile comes next time)
             break
     ends = [f"{part}{FILE}" for part in ["", *(f"{p}/" for p in ref.details["parts"])]]
     missing = [name for name in ends if not Path(ref.directory, name).exists()]
@@ -101,8 +108,11 @@ async def fetch(tunnel: Tunnel, ref: JobRef) -> None:
             temporary = place.with_name(f".{FILE}.fetched")
             temporary.write_bytes(data)
             temporary.replace(place)
-    if any(records.values()):
+    complete = Path(ref.directory, _COMPLETE)
+    own = [f"{index}/{FILE}" for index in ref.details["array"]] or [FILE]
+    if not complete.exists() and all(Path(ref.directory, name).exists() for name in own):
         await tunnel.download(f"{remote}/artifacts", Path(ref.directory, "artifacts"))
+        complete.touch()
 
 
 def _size(path: Path) -> int:
