@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from nemo_prefect._async import run_sync
-from nemo_prefect.errors import ConfigError, ServerError
+from nemo_prefect.errors import ConfigError, NemoPrefectError, ServerError
 from nemo_prefect.home import experiments_dir
 from nemo_prefect.layout import CONFIG, Layout
 from nemo_prefect.server import connected
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
 
     from nemo_prefect.experiment import Experiment
+
+logger = logging.getLogger("nemo_prefect")
 
 #: The process pool that is made where no work pool is named.
 DEFAULT_POOL = "local"
@@ -48,17 +51,36 @@ def to_deployment(flow: Flow[..., Any], name: str, **options: Any) -> RunnerDepl
     try:
         if set(flow.parameters.required) <= set(given):
             with quiet_validation():
-                flow.validate_parameters(given)
+                _try(flow, flow.validate_parameters(given))
         return Flow.to_deployment(flow, name, **options)  # type: ignore[return-value]
     except (ParameterTypeError, ParameterBindError) as error:
         raise ConfigError(
             f"A parameter does not fit {flow.name}: {error}", hint="See the function's annotations."
         ) from error
+    except NemoPrefectError:
+        raise
     except (ValidationError, ValueError, TypeError) as error:
         raise ConfigError(
             f"{flow.name} cannot be deployed so: {_said(error)}.",
             hint="A cron reads '0 3 * * *', an interval is a number of seconds above 0, an rrule 'FREQ=HOURLY'; give one.",
         ) from error
+
+
+def _try(flow: Flow[..., Any], parameters: dict[str, Any]) -> None:
+    """Build the experiment of such a run, unwritten: what would fail at every run is refused now.
+
+    Raises:
+        NemoPrefectError: an override leads nowhere, an executor block is missing, a task cannot be sent to its job.
+    """
+    build = getattr(flow, "experiment", None)
+    if build is None:
+        return
+    try:
+        build(**parameters).spec()
+    except NemoPrefectError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the user's function may need what only its workers have
+        logger.warning("The jobs of %s are not checked here: adding them raised %r.", flow.name, error)
 
 
 def _said(error: Exception) -> str:

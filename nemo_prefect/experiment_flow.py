@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
+import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, overload
 
 from prefect import Flow
@@ -13,8 +16,10 @@ from nemo_prefect import deploying
 from nemo_prefect._prefect import quiet_validation
 from nemo_prefect.errors import ConfigError
 from nemo_prefect.experiment import Experiment
+from nemo_prefect.external_main import MODULE
 from nemo_prefect.overrides import apply_overrides
 from nemo_prefect.session import drive_inside
+from nemo_prefect.worker.run import load_main
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -61,7 +66,7 @@ class ExperimentFlow(Flow[..., Any]):
         Raises:
             SetValueError: an override names no field, or has a value that does not fit.
         """
-        build = self.fn.__wrapped__  # type: ignore[attr-defined]
+        build = _for_jobs(self.fn.__wrapped__)  # type: ignore[attr-defined]
         experiment = Experiment(self.name, executor=self.fn.__executor__, id=id)  # type: ignore[attr-defined]
         with experiment.building():
             build(experiment, **parameters)
@@ -136,10 +141,42 @@ def flow(fn: Any = None, *, name: str | None = None, executor: Executor | str | 
     """
     if fn is None:
         return functools.partial(flow, name=name, executor=executor, **options)
+    if getattr(sys.modules.get(MODULE), "__loading__", False):
+        return fn  # the file is imported for its functions, by a job or by `_for_jobs`
     body = _body(fn)
     body.__executor__ = executor  # type: ignore[attr-defined]
     options.setdefault("persist_result", False)
     return ExperimentFlow(body, name=name, **options)
+
+
+def _for_jobs(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` as jobs can follow it. Where Prefect made a module of the flow's file, under a name that nobody else can import,
+    the file is imported once more as launching scripts are: its source then travels with the experiment.
+
+    Raises:
+        ConfigError: the file does not define the function when it is imported.
+    """
+    module = sys.modules.get(fn.__module__)
+    spec = getattr(module, "__spec__", None)
+    if spec is None or not _is_script(spec):
+        return fn
+    file = os.path.abspath(str(spec.origin))
+    if getattr(sys.modules.get(MODULE), "__file__", None) != file:
+        sys.modules.pop(MODULE, None)
+    found = load_main(file)  # type: ignore[no-untyped-call]
+    for name in fn.__qualname__.split("."):
+        found = getattr(found, name, None)
+    if found is None:
+        raise ConfigError(
+            f"{spec.origin} does not define {fn.__qualname__} when it is imported.",
+            hint='Put what the file itself runs below `if __name__ == "__main__":`.',
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def _is_script(spec: ModuleSpec) -> bool:
+    """Whether the module is a single file that was given, as only Prefect's loader does it, a package's search path."""
+    return spec.submodule_search_locations is not None and os.path.basename(str(spec.origin)) != "__init__.py"
 
 
 def _body(fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -127,6 +127,8 @@ def _nearest(path: str, known: Mapping[str, Any]) -> str:
 def _validated(path: str, value: Any, annotation: Any) -> Any:
     from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
+    if isinstance(value, bool) and annotation in (int, float):  # which Python takes for 1 and 0
+        raise SetValueError(f"{path} cannot be {value!r}: it is no number.", hint="Give a number.")
     try:
         adapter = TypeAdapter(annotation)
     except (PydanticSchemaGenerationError, PydanticUserError):

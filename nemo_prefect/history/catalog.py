@@ -94,7 +94,9 @@ def open_history(exp_id: str, base_dir: str | None = None) -> LocalHistory | Ser
             hint=f"Did you mean {near[0]}?" if near else "List them with `nemo-prefect experiment list`.",
         )
     summary = found.parameters.get("experiment") or {}
-    if (Path(summary.get("directory", "")) / CONFIG).is_file():  # an experiment with a base_dir of its own
+    if (
+        summary.get("id") == exp_id and (Path(summary["directory"]) / CONFIG).is_file()
+    ):  # an experiment with a base_dir of its own
         return LocalHistory(Layout(summary["directory"]))
     return ServerHistory(exp_id, found.id, summary)
 
