@@ -6,7 +6,8 @@ import asyncio
 import copy
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -121,6 +122,20 @@ class RenderedJob:
         return "".join([*lines, exports(self.env), join(self.argv), "\n"])
 
 
+_secret_fields: dict[tuple[type, str], bool] = {}
+_schemas: dict[type, dict[str, Any]] = {}
+
+
+@contextmanager
+def _one_schema(kind: type[Executor]) -> Iterator[None]:
+    """Inside, the class's schema is made once."""
+    _schemas[kind] = kind.model_json_schema()
+    try:
+        yield
+    finally:
+        del _schemas[kind]
+
+
 class Executor(ConfigurableMixin, JobBlock, ABC):  # type: ignore[type-arg]
     """Where and how a job runs. One class is the Python object, the Prefect block and the form in the UI.
 
@@ -200,6 +215,20 @@ class Executor(ConfigurableMixin, JobBlock, ABC):  # type: ignore[type-arg]
                 f"{type(self).__name__}.trigger() was given no task.", hint='Call trigger(run.Script("train.sh")).'
             )
         return self.submit(task, name)
+
+    def _field_has_secrets(self, field_name: str) -> bool:
+        # Prefect makes the class's whole schema anew for every field of every dump: most of a second for a large block.
+        key = (type(self), field_name)
+        if key not in _secret_fields:
+            with _one_schema(type(self)):
+                for name in type(self).model_fields:
+                    _secret_fields[type(self), name] = super()._field_has_secrets(name)
+        return _secret_fields.get(key, False)
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        known = _schemas.get(cls)
+        return known if known is not None else super().model_json_schema(*args, **kwargs)
 
     def clone(self) -> Self:
         """A deep copy."""
