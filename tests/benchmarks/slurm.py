@@ -95,7 +95,9 @@ def main() -> None:
                     "sbatch": measure(sys.executable, BARE, str(JOBS), work=work)["seconds"],
                 }
                 if theirs:
-                    each["NeMo-Run"] = measure(theirs, THEIRS, str(JOBS), str(work / "nemo" / "experiments"), work=work)["seconds"]
+                    each["NeMo-Run"] = measure(theirs, THEIRS, str(JOBS), str(work / "nemo" / "experiments"), work=work)[
+                        "seconds"
+                    ]
                 rounds.append(each)
             medians = {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
             for name, seconds in medians.items():
