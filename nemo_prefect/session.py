@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
@@ -221,19 +222,39 @@ async def drive_inside(title: str, base_dir: str | None, write: Callable[[str, L
 
     flow_run = FlowRunContext.get().flow_run  # type: ignore[union-attr]
     moment = flow_run.created or flow_run.expected_start_time  # type: ignore[union-attr]
-    made = int(moment.timestamp() * 1e9) if moment else time.time_ns()
-    own_id = f"{title}_{made}"
-    layout = Layout(experiments_dir(base_dir) / title / own_id)
-    if not layout.root.exists():
+    made = int(moment.timestamp() * 1e6) * 1000 if moment else time.time_ns()
+    layout = _own_layout(experiments_dir(base_dir) / title, made, flow_run.id)  # type: ignore[union-attr]
+    own_id = layout.root.name
+    again = layout.root.exists()
+    if not again:
         await asyncio.to_thread(write, own_id, layout)
     async with _prefect.one_client() as client:  # so that it is found, like any other, by its id
         tags = sorted({*flow_run.tags, TAG})  # type: ignore[union-attr]
         await client.update_flow_run(flow_run.id, name=own_id, tags=tags)  # type: ignore[union-attr]
     with lock(layout):
         layout.write_run(flow_run_id=str(flow_run.id), api_url="")  # type: ignore[union-attr]
-        state = await Engine(layout.read()).drive()
+        layout.done_file.unlink(missing_ok=True)
+        # A flow run that is run again does what is left to do, as resume() does.
+        state = await Engine(layout.read(), rerun_failed=again).drive()
         layout.done_file.touch(mode=0o600)
         return state
+
+
+def _own_layout(titled: Path, made: int, flow_run_id: UUID) -> Layout:
+    """The directory of a flow run's experiment. Two runs can have been made in one moment: another run's experiment is never
+    taken for this one's, since its jobs have run, and would count as done.
+
+    Args:
+        titled: the directory of the title.
+        made: when the flow run was made, in nanoseconds since 1970.
+        flow_run_id: its id.
+    """
+    made += flow_run_id.int % 1000  # the server counts microseconds
+    while (layout := Layout(titled / f"{titled.name}_{made}")).read_run().get("flow_run_id", str(flow_run_id)) != str(
+        flow_run_id
+    ):
+        made += 1000
+    return layout
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from prefect.flows import load_flow_from_entrypoint
 import nemo_prefect as run
 from nemo_prefect.errors import ConfigError, SetValueError
 from nemo_prefect.layout import Layout
+from nemo_prefect.session import _own_layout
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -129,3 +131,14 @@ def test_the_source_of_a_flows_file_travels_to_its_jobs(name: str, tmp_path: Pat
 def test_an_override_that_is_no_number() -> None:
     with pytest.raises(SetValueError, match="no number"):
         small_sweep.experiment(lr=1.0, overrides={"train-0.lr": True})
+
+
+def test_two_flow_runs_made_in_one_moment_are_two_experiments(tmp_path: Path) -> None:
+    first, second = (uuid.UUID(int=n) for n in (5, 1005))  # alike in what their ids add to the moment
+    one = _own_layout(tmp_path / "title", 7_000_000, first)
+    one.root.mkdir(parents=True)
+    one.write_run(flow_run_id=str(first), api_url="")
+    other = _own_layout(tmp_path / "title", 7_000_000, second)
+    assert one.root.name == "title_7000005"
+    assert other.root != one.root
+    assert _own_layout(tmp_path / "title", 7_000_000, first).root == one.root

@@ -14,7 +14,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.objects import FlowRun
-from prefect.states import Cancelling
+from prefect.states import AwaitingRetry, Cancelling
 
 import nemo_prefect as run
 from nemo_prefect._async import run_sync
@@ -46,6 +46,15 @@ def sweep(exp: run.Experiment, lr: float = 3e-4, seeds: list[int] = [0, 1]):
 @run.flow(name="deployed-forever")
 def endless(exp: run.Experiment, mark: str):
     exp.add(run.Partial(forever, mark=mark), name="forever")
+
+@run.flow(name="deployed-flaky")
+def flaky(exp: run.Experiment, tries: str):
+    first = exp.add(run.Script(inline=f"echo first >> {tries}"), name="first")
+    exp.add(
+        run.Script(inline=f"echo second >> {tries}; [ $(grep -c second {tries}) -ge 2 ]"),
+        name="second",
+        dependencies=[first],
+    )
 
 @run.flow(name="deployed-by-slug", executor="local-executor/deployed-test")
 def by_slug(exp: run.Experiment):
@@ -206,6 +215,27 @@ def test_a_run_cancelled_on_the_server_ends_its_job(place: Path, server: Record,
     (flow_run,) = wait(ended("deployed-forever"), place)
     assert flow_run.state.type.value == "CANCELLED"
     assert float(mark.read_text()) - asked < 10
+
+
+def test_a_run_that_is_retried_on_the_server_runs_what_had_failed(place: Path, server: Record, tmp_path: Path) -> None:
+    from my_sweep import flaky
+
+    flaky.deploy("now")
+    tries = tmp_path / "tries"
+    prefect(server, "deployment", "run", "deployed-flaky/now", "-p", f"tries={tries}")
+    (failed,) = wait(ended("deployed-flaky"), place)
+    assert failed.state.type.value == "FAILED", failed.state
+
+    async def retry() -> None:
+        async with get_client() as client:
+            await client.set_flow_run_state(failed.id, AwaitingRetry(), force=True)
+
+    with connected():
+        run_sync(retry())
+    (done,) = wait(lambda: [r for r in runs_of("deployed-flaky") if r.state_name == "Completed"], place)
+    assert (done.id, done.name) == (failed.id, failed.name)
+    assert tries.read_text().split() == ["first", "second", "second"]
+    assert run.Experiment.catalog("deployed-flaky") == [done.name]
 
 
 def test_an_operator_changes_an_executor_without_touching_code(place: Path, server: Record) -> None:
