@@ -24,16 +24,18 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 
 from nemo_prefect import _prefect
-from nemo_prefect.artifacts import publish_files, publish_summary
+from nemo_prefect.artifacts import Progress, publish_details, publish_files, publish_summary
 from nemo_prefect.errors import ExecutorError, NemoPrefectError, UnreachableError
 from nemo_prefect.executors.base import Executor
 from nemo_prefect.executors.registry import executor_from_spec
 from nemo_prefect.forwarding import forward
 from nemo_prefect.layout import Layout, units_of
 from nemo_prefect.ledger import Event, Ledger
+from nemo_prefect.limits import Deadline, limit_name, slot
 from nemo_prefect.poller import Poller
 from nemo_prefect.records import JobRecord, Observer
 from nemo_prefect.refs import JobRef
+from nemo_prefect.retries import combine, is_gone, may_follow, pause_before, spent
 from nemo_prefect.spec import ExperimentSpec, JobSpec
 from nemo_prefect.states import Cause, JobState, JobStatus, overall, to_prefect
 
@@ -72,12 +74,14 @@ class Engine:
         self.layout = Layout(spec.directory)
         self.ledger = Ledger(spec.directory)
         self.records = {job.id: JobRecord(job) for job in spec.jobs}
+        self._uncounted: dict[str, int] = {}  # attempts that no budget of retries is charged with
         self._refused: set[str] = set()  # submissions of which it is certain that they started nothing
         self.released = False
         self.cancelled = False
         self.final: State[Any] | None = None  # the flow run's final state, once every job has ended
         self._observer = observer
         self._published: UUID | None = None
+        self._progress = Progress()
         self._rerun_failed = rerun_failed
         self._keep_jobs = keep_jobs
         self._before = self.ledger.latest()
@@ -121,6 +125,7 @@ class Engine:
         self._tell("on_start", self.records)
         tasks = await self._plan(flow_run_id)
         helpers = [asyncio.create_task(self._watch_flow_run(flow_run_id)), asyncio.create_task(self._publish())]
+        details = asyncio.create_task(publish_details(self.spec, self.layout))
         try:
             for job in _topological(self.spec.jobs):
                 self._driving[job.id] = asyncio.create_task(self._drive_job(job, tasks[job.id]), name=job.id)
@@ -139,10 +144,12 @@ class Engine:
                 raise _prefect.Abort("handed over") from None
             raise
         finally:
+            if self.released:
+                details.cancel()
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
-        await self._publish_now()
+        await asyncio.gather(self._publish_now(), details)
         self.final = self._final_state()
         return self.final
 
@@ -163,8 +170,9 @@ class Engine:
         tasks = {}
         for job in self.spec.jobs:
             executor = self._executors[job.id][0]
-            attempts = max((e.attempt for u in units_of(job) if (e := self._before.get(u))), default=0)
-            retries = executor.retries if self._rerun_failed else max(0, executor.retries - max(0, attempts - 1))
+            if self._rerun_failed:
+                self._uncounted[job.id] = max((e.attempt for u in units_of(job) if (e := self._before.get(u))), default=0)
+            retries = max(0, executor.retries - spent(self._ends(job))[0])
             task = _prefect.make_task(job.id, _body(self, job), retries)
             upstreams = [_prefect.task_run_id(flow_run_id, d) for d in job.dependencies]
             self._task_runs[job.id] = await _prefect.plan(task, flow_run_id, job.id, upstreams)
@@ -216,28 +224,86 @@ class Engine:
         if settled is not None:
             self._set(job.id, settled)
             return to_prefect(settled)
-        record.started, record.ended = time.time(), None
-        record.members.clear()
-        # A group starts and fails as one: the first member that fails takes the others along.
-        runs = [asyncio.create_task(self._run_unit(job, unit, attempt)) for unit in units]
-        try:
-            pending: set[asyncio.Task[JobState]] = set(runs)
-            while pending:
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                failed = [t for t in done if t.exception() or t.result().status is not JobStatus.SUCCEEDED]
-                if failed and pending and not self._stop[job.id].is_set():
-                    await self._cancel_units(job)
-            state = _combine([self._outcome(job, t) for t in runs])
-        except asyncio.CancelledError:
-            for unit_run in runs:
-                unit_run.cancel()
-            raise
-        record.ended = time.time()
+        while True:
+            adopted = any((e := self.ledger.latest().get(u)) and e.attempt == attempt for u in units)
+            if not adopted and (lost := await self._still_lost(job, attempt - 1)):
+                self._set(job.id, lost)
+                return to_prefect(lost)
+            pause = 0.0 if adopted else pause_before(self._executors[job.id][0], self._ends(job))
+            if not await self._wait(job, pause, "before the next attempt"):
+                return to_prefect(self._never_started(job))
+            state = await self._one_attempt(job, units, attempt, adopted)
+            again = state.cause.is_infrastructure and may_follow(self._executors[job.id][0], self._ends(job))
+            if not again or self._stop[job.id].is_set():
+                break
+            get_run_logger().warning("Attempt %d: %s. It is tried again.", attempt, state.describe())
+            attempt += 1
         self._set(job.id, state)
         if state.status is JobStatus.SUCCEEDED:
             for unit in units:
                 await publish_files(self.layout.attempt_dir(unit, attempt) / "artifacts", unit)
         return to_prefect(state)
+
+    async def _one_attempt(self, job: JobSpec, units: Sequence[str], attempt: int, adopted: bool) -> JobState:
+        record, executor = self.records[job.id], self._executors[job.id][0]
+        record.attempt = attempt
+        record.members.clear()
+        async with slot(executor, adopted, lambda: self._queue(job, executor), self._stop[job.id]) as granted:
+            if not granted:
+                return self._never_started(job)
+            record.started, record.running, record.ended = time.time(), None, None
+            record.gpus = executor.gpus()
+            # A group starts and fails as one: the first member that fails takes the others along.
+            runs = [asyncio.create_task(self._run_unit(job, unit, attempt)) for unit in units]
+            try:
+                pending: set[asyncio.Task[JobState]] = set(runs)
+                while pending:
+                    done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                    failed = [t for t in done if t.exception() or t.result().status is not JobStatus.SUCCEEDED]
+                    if failed and pending and not self._stop[job.id].is_set():
+                        await self._cancel_units(job)
+                state = combine([self._outcome(job, t) for t in runs])
+            except asyncio.CancelledError:
+                for unit_run in runs:
+                    unit_run.cancel()
+                raise
+            record.ended = time.time()
+            return state
+
+    def _queue(self, job: JobSpec, executor: Executor) -> None:
+        waiting = JobState(JobStatus.PENDING, message=f"waits for a slot of {limit_name(executor)}")
+        self._set(job.id, waiting)
+        _prefect.announce(self._task_runs[job.id], to_prefect(waiting))
+
+    def _never_started(self, job: JobSpec) -> JobState:
+        state = JobState(JobStatus.CANCELLED, Cause.CANCELLED, message="before it started")
+        self._set(job.id, state)
+        return state
+
+    def _ends(self, job: JobSpec) -> list[JobState]:
+        """How the attempts at a job ended that its budgets of retries are charged with, oldest first."""
+        ends = self.ledger.ends(units_of(job))
+        return [combine(list(ends[a].values())) for a in sorted(ends) if a > self._uncounted.get(job.id, 0)]
+
+    async def _still_lost(self, job: JobSpec, attempt: int) -> JobState | None:
+        """How that attempt ended, where it got lost and may still run: another one would double it."""
+        ends = self.ledger.ends(units_of(job)).get(attempt, {})
+        refs, executor = self.ledger.refs(attempt), self._executors[job.id][0]
+        if not ends or await is_gone(executor, {u: (refs.get(u), s) for u, s in ends.items()}, self._stop[job.id]):
+            return None
+        return combine(list(ends.values())).with_message("it may still run, so it is not tried again")
+
+    async def _wait(self, job: JobSpec, seconds: float, why: str) -> bool:
+        """Wait; returns False where the job was cancelled meanwhile."""
+        if seconds > 0:
+            waiting = JobState(JobStatus.PENDING, message=f"waits {seconds:g} seconds {why}")
+            self._set(job.id, waiting)
+            _prefect.announce(self._task_runs[job.id], to_prefect(waiting))
+            try:
+                await asyncio.wait_for(self._stop[job.id].wait(), seconds)
+            except asyncio.TimeoutError:
+                pass
+        return not self._stop[job.id].is_set()
 
     def _outcome(self, job: JobSpec, unit_run: asyncio.Task[JobState]) -> JobState:
         """How a unit ended. An error of ours is not the job's: of a job that was started nothing is known then."""
@@ -261,11 +327,11 @@ class Engine:
             if any(s.status is not JobStatus.SUCCEEDED for s in ended) and len(ended) == len(current):
                 return attempt + 1, None  # a group of which a member failed before the others were submitted
             return attempt, None
-        state = _combine(ended)
+        state = combine(ended)
         if state.status is JobStatus.SUCCEEDED:
             return attempt, state
-        retries = self._executors[job.id][0].retries
-        if first and not self._rerun_failed and (attempt > retries or state.status is JobStatus.CANCELLED):
+        over = state.status is JobStatus.CANCELLED or not may_follow(self._executors[job.id][0], self._ends(job))
+        if first and not self._rerun_failed and over:
             return attempt, state
         return attempt + 1, None
 
@@ -291,12 +357,19 @@ class Engine:
         forwarding = asyncio.create_task(forward(executor, ref, record, unit, run_logger, self._tell, over))
         poller = self._pollers.setdefault((executor.executor_name, ref.cluster), Poller())
         stopping = asyncio.create_task(self._stop_when_asked(job.id, executor, ref, poller))
+        deadline = Deadline(executor, ref, poller.look_now)
+
+        def see(seen: JobState) -> None:
+            deadline.see(seen)
+            self._see(job.id, unit, seen)
+
         try:
-            state = await poller.watch(executor, ref, lambda s: self._see(job.id, unit, s))
+            state = deadline.verdict(await poller.watch(executor, ref, see))
         except BaseException:
             forwarding.cancel()
             raise
         finally:
+            deadline.close()
             stopping.cancel()
             over.set()
         self._note(request, "ENDED", state)
@@ -404,6 +477,8 @@ class Engine:
         """A unit's state, as its executor tells it, on its way up to the job's."""
         record = self.records[job_id]
         record.members[unit] = state
+        if state.status is JobStatus.RUNNING or state.status is JobStatus.SUCCEEDED:
+            record.running = record.running or time.time()
         if unit != job_id and state.status.is_terminal:
             self._tell("on_change", record)
             return
@@ -470,11 +545,13 @@ class Engine:
         pause = 3.0
         while True:
             await asyncio.sleep(pause)
-            pause = 30.0
+            pause = 10.0
             await self._publish_now()
 
     async def _publish_now(self) -> None:
-        self._published = await publish_summary(self.spec.title, list(self.records.values()), self._published)
+        records = list(self.records.values())
+        self._published = await publish_summary(self.spec.title, records, self._published)
+        await self._progress.publish(records)
 
 
 def _body(engine: Engine, job: JobSpec) -> Any:
@@ -482,14 +559,6 @@ def _body(engine: Engine, job: JobSpec) -> Any:
         return engine.body(job)
 
     return body
-
-
-def _combine(states: Sequence[JobState]) -> JobState:
-    """A group's state from its members': the first real failure, else what is not a success, else success."""
-    for status in (JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.UNKNOWN):
-        if found := next((s for s in states if s.status is status), None):
-            return found
-    return states[0]
 
 
 def _topological(jobs: Sequence[JobSpec]) -> list[JobSpec]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -73,6 +74,18 @@ class Ledger:
                 state=_state(line["state"]) if "state" in line else None,
             )
         return entries
+
+    def ends(self, units: Iterable[str]) -> dict[int, dict[str, JobState]]:
+        """How each attempt's units ended, by attempt and unit; of units that did not, nothing."""
+        wanted, ends = set(units), dict[int, dict[str, JobState]]()
+        for line in self._lines():
+            if line["job"] in wanted and line["event"] == "ENDED" and "state" in line:
+                ends.setdefault(line["attempt"], {})[line["job"]] = _state(line["state"])
+        return ends
+
+    def refs(self, attempt: int) -> dict[str, JobRef]:
+        """Where the units of that attempt ran, by unit."""
+        return {line["job"]: JobRef(**line["ref"]) for line in self._lines() if line["attempt"] == attempt and "ref" in line}
 
     def _lines(self) -> list[dict[str, Any]]:
         try:

@@ -19,7 +19,9 @@ class JobRecord:
     state: JobState = JobState(JobStatus.UNSUBMITTED)
     attempt: int = 0
     started: float | None = None
+    running: float | None = None  # since when the latest attempt was seen running
     ended: float | None = None
+    gpus: int | None = None
     last_line: str = ""
     refs: dict[str, JobRef] = field(default_factory=dict)
     members: dict[str, JobState] = field(default_factory=dict)

@@ -167,7 +167,19 @@ class Executor(ConfigurableMixin, JobBlock, ABC):  # type: ignore[type-arg]
         default=None, description="What starts the task's processes: a Launcher, or its name, such as torchrun."
     )
     env_vars: dict[str, str] = Field(default_factory=dict, description="Environment variables of the job.")
-    retries: int = Field(default=0, ge=0, description="How often a failed job is tried again.")
+    retries: int = Field(default=0, ge=0, description="How often a job is tried again that failed by its own fault.")
+    retry_delay: float = Field(default=0.0, ge=0, description="Seconds before a failed job is tried again.")
+    infra_retries: int = Field(
+        default=0, ge=0, description="How often a job is tried again whose node failed, that was preempted or got lost."
+    )
+    timeout: float | None = Field(
+        default=None,
+        gt=0,
+        description="Seconds that a job may run before it is ended as failed; queue time is not counted.",
+    )
+    concurrency_limit: int | None = Field(
+        default=None, ge=1, description="How many jobs run at once on this cluster, of everybody on the Prefect server."
+    )
     experiment_id: str | None = Field(default=None, description="Set when the executor is assigned to an experiment.")
     job_dir: str = Field(default="", description="Set when the executor is assigned to an experiment.")
 
@@ -257,6 +269,11 @@ class Executor(ConfigurableMixin, JobBlock, ABC):  # type: ignore[type-arg]
     def nproc_per_node(self) -> int:
         """How many processes a launcher starts on each node."""
         return 1
+
+    def gpus(self) -> int | None:
+        """How many GPUs the job has in all, or None where that is not known."""
+        each = getattr(self, "gpus_per_node", None)
+        return each * self.nnodes() if each else None
 
     def macro_values(self) -> ExecutorMacros | None:
         """Where this executor's jobs find what they have to know of their nodes, or None where they are not told."""

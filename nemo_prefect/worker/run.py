@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import sys
+import time
 import types
 
 PACKAGE = "nemo_prefect"
@@ -171,7 +172,39 @@ def call_factories(target, factories, args, kwargs):
     return call
 
 
+def report(step, total=None, **metrics):
+    """Say how far the task is: shown on the run's page while it runs.
+
+    Args:
+        step: how many steps are done.
+        total: of how many, or None.
+        **metrics: the latest values, such as loss=0.1.
+
+    Only rank 0 is heard. Outside of a job, and where the file cannot be written, nothing happens.
+    """
+    directory = os.environ.get("NEMO_PREFECT_ARTIFACTS")
+    if not directory or os.environ.get("RANK", "0") != "0":
+        return
+    shown = {name: value.item() if hasattr(value, "item") else value for name, value in metrics.items()}
+    temporary = os.path.join(directory, ".progress.%d.tmp" % os.getpid())
+    try:
+        os.makedirs(directory, exist_ok=True)
+        with open(temporary, "w", encoding="utf-8") as f:
+            json.dump({"step": step, "total": total, "metrics": shown, "time": time.time()}, f, default=str)
+        os.replace(temporary, os.path.join(directory, "progress.json"))
+    except OSError:  # a full disk must not end a training
+        pass
+
+
+def offer_report():
+    """Let the task import `report` from nemo_prefect_worker, where nemo_prefect is not installed too."""
+    module = types.ModuleType("nemo_prefect_worker")
+    module.report = report
+    sys.modules[module.__name__] = module
+
+
 def main(task_file):
+    offer_report()
     with open(task_file, encoding="utf-8") as f:
         task = json.load(f)
     for entry in task.get("sys_path", []):
