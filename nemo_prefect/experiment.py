@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from typing_extensions import Self
 
+    from nemo_prefect.compare import Comparison
     from nemo_prefect.executors.base import Executor
     from nemo_prefect.history import JobView, LocalHistory, ServerHistory
     from nemo_prefect.session import Outcome
@@ -761,6 +762,38 @@ nemo-prefect experiment cancel {exp_id} {first}
         made = super().diff(old, trim=trim, **kwargs)
         made.changes = [change for change in made.changes if change.path != "id"]
         return made
+
+    def compare(self, other: Experiment | str) -> Comparison:
+        """What differs between `other`, an earlier experiment or its id, and this one: configuration, code, how the jobs
+        ended, how long they took, and the metrics that they reported last.
+
+        Raises:
+            NotFoundError: one of them is not known here.
+        """
+        from nemo_prefect.compare import compare
+
+        return compare(Experiment.from_id(other) if isinstance(other, str) else other, self)
+
+    def notify(self, on: Sequence[str], block: str) -> str:
+        """Have the Prefect server send a notification when a run of this title ends. Calling it again changes what is there.
+
+        Args:
+            on: any of ``"failed"``, ``"cancelled"``, ``"succeeded"``, ``"started"``.
+            block: the slug of a saved notification block, such as ``slack-webhook/team``.
+
+        Returns:
+            The id of the automation.
+
+        Raises:
+            ConfigError: a word of `on` is none of these, or the block cannot notify.
+            NotFoundError: there is no such block.
+        """
+        from nemo_prefect._async import run_sync
+        from nemo_prefect.notify import notify
+        from nemo_prefect.server import connected
+
+        with connected():
+            return run_sync(notify(self._title, on, block))
 
     def _repr_html_(self) -> str:
         from nemo_prefect.terminal import status_html

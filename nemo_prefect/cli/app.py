@@ -144,6 +144,22 @@ def resume(
     Experiment.from_id(_resolve(exp_id)).resume(detach=detach)
 
 
+@experiment.command()
+def compare(
+    old: Annotated[str, typer.Argument(help="The earlier experiment's id, or a title.")],
+    new: Annotated[str, typer.Argument(help="The later one's.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what differs between two experiments: configuration, code, durations, metrics."""
+    from nemo_prefect.experiment import Experiment
+
+    found = Experiment.from_id(_resolve(new)).compare(_resolve(old))
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        out.print(str(found), markup=False, highlight=False, soft_wrap=True)
+
+
 @experiment.command("open")
 def open_page(
     exp_id: ExperimentId,
