@@ -1,5 +1,5 @@
 """What runs inside jobs: standard library only."""
 
-from nemo_prefect.worker.run import report
+from .run import report  # relative: this directory travels without the package
 
 __all__ = ["report"]
