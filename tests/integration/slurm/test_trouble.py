@@ -316,7 +316,10 @@ def test_without_accounting(jobs: Jobs, configured: Any) -> None:
             str(request.directory),
             {**well.details, "remote": str(request.directory)},
         )
-        state = (await jobs.executor.poll([gone]))[gone]
+        for _ in range(120):  # squeue is asked again when that is decent, not at each poll
+            if (state := (await jobs.executor.poll([gone]))[gone]).status is not JobStatus.SUBMITTED:
+                break
+            await asyncio.sleep(0.5)
         assert (state.status, state.cause) == (JobStatus.UNKNOWN, Cause.LOST)
 
     fresh_eyes()
