@@ -10,20 +10,26 @@ import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from nemo_prefect.server import EmbeddedServer, Record
 
+#: Runs the tests against a server that is there already: the address of its API, a space, ``user:password``.
+SERVER = "NEMO_PREFECT_TEST_SERVER"
+
 
 def pytest_configure() -> None:
     # Before Prefect is imported: it reads its settings once.
     for name in [n for n in os.environ if n.startswith(("PREFECT_", "NEMO"))]:
-        if name not in ("NEMO_PREFECT_SCREENSHOTS", "NEMO_PREFECT_GOLDEN"):
+        if name not in ("NEMO_PREFECT_SCREENSHOTS", "NEMO_PREFECT_GOLDEN", SERVER):
             del os.environ[name]
     root = tempfile.mkdtemp(prefix="nemo-prefect-tests-")
     os.environ["PREFECT_HOME"] = f"{root}/prefect"
     os.environ["NEMORUN_HOME"] = f"{root}/nemo"
+    if SERVER in os.environ:
+        os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"] = os.environ[SERVER].split(" ", 1)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,7 +43,10 @@ def homes() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def server(homes: Path) -> Record:
-    """The embedded server of the session."""
+    """The session's server: the embedded one, unless another was named."""
+    if SERVER in os.environ:
+        url = urlsplit(os.environ["PREFECT_API_URL"])
+        return Record(str(url.hostname), int(url.port or 0), os.getpid(), os.environ["PREFECT_API_AUTH_STRING"])
     return EmbeddedServer(homes / "prefect").start()
 
 

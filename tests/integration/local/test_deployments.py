@@ -254,10 +254,13 @@ def test_a_run_that_is_retried_on_the_server_runs_what_had_failed(place: Path, s
 def test_an_operator_changes_an_executor_without_touching_code(place: Path, server: Record) -> None:
     from my_sweep import by_slug
 
-    by_slug.deploy("slug")
+    with pytest.raises(NotFoundError, match="local-executor/deployed-test"):
+        by_slug.deploy("slug")
     for count, level in enumerate(("low", "high"), 1):
         with connected():
             run.LocalExecutor(env_vars={"LEVEL": level}).save("deployed-test", overwrite=True)
+        if count == 1:
+            by_slug.deploy("slug")
         prefect(server, "deployment", "run", "deployed-by-slug/slug")
         wait(ended("deployed-by-slug", count), place)
         assert f"level {level}" in output("deployed-by-slug", "show")

@@ -166,3 +166,24 @@ def test_a_wrong_password_is_said_so(shared: dict[str, str]) -> None:
     )
     assert done.returncode == 1
     assert "401" in done.stderr
+
+
+#: What is tested with SQLite elsewhere, and with PostgreSQL here: runs, graphs, logs, and deployments with their schedules.
+SAME = ("test_run.py", "test_deployments.py", "test_artifacts.py")
+
+
+@pytest.mark.timeout(900)
+def test_what_holds_with_sqlite_holds_here(shared: dict[str, str]) -> None:
+    tests = [str(Path(__file__).parents[1] / "local" / name) for name in SAME]
+    server = f"{shared['PREFECT_API_URL']} {shared['PREFECT_API_AUTH_STRING']}"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        env={**os.environ, "NEMO_PREFECT_TEST_SERVER": server},
+        capture_output=True,
+        text=True,
+        timeout=880,
+        cwd=Path(__file__).parents[3],
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
