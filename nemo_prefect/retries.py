@@ -52,7 +52,7 @@ def may_follow(executor: Executor, ends: Sequence[JobState]) -> bool:
     if ends[-1].status is not JobStatus.FAILED:
         return False
     own, infra = spent(ends)
-    return infra <= executor.infra_retries if ends[-1].cause.is_infrastructure else own <= executor.retries
+    return infra <= executor.infra_budget if ends[-1].cause.is_infrastructure else own <= executor.retries
 
 
 def pause_before(executor: Executor, ends: Sequence[JobState]) -> float:

@@ -242,6 +242,11 @@ class Executor(ConfigurableMixin, JobBlock, ABC):  # type: ignore[type-arg]
         known = _schemas.get(cls)
         return known if known is not None else super().model_json_schema(*args, **kwargs)
 
+    @property
+    def infra_budget(self) -> int:
+        """How many new attempts follow losses of the machine: `infra_retries`, unless the scheduler sees to them itself."""
+        return self.infra_retries
+
     def clone(self) -> Self:
         """A deep copy."""
         return self.model_copy(deep=True)

@@ -77,6 +77,10 @@ class SlurmExecutor(SlurmFields):
         return self.dependency_type
 
     @property
+    def infra_budget(self) -> int:
+        return 0 if self.requeue == "slurm" else self.infra_retries  # never both: that would double jobs
+
+    @property
     def cluster(self) -> str:
         return self.tunnel.key
 

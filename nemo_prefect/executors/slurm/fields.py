@@ -103,6 +103,11 @@ class SlurmFields(Executor):
     poll_estimated_start_time: bool = Field(
         default=True, description="Show when Slurm expects a waiting job to start; it costs no query."
     )
+    infra_retries: int = Field(
+        default=2,
+        ge=0,
+        description="New attempts after a lost node, a preemption or a lost job; with requeue=slurm none, Slurm sees to it.",
+    )
     requeue: Literal["prefect", "slurm"] = Field(
         default="prefect",
         description="Who runs a job again that lost its node or was preempted: prefect submits a new attempt, slurm "

@@ -86,7 +86,11 @@ def place(tmp_path_factory: pytest.TempPathFactory, server: Record) -> Iterator[
         )
     yield place
     worker.terminate()
-    worker.wait(60)
+    try:
+        worker.wait(90)
+    except subprocess.TimeoutExpired:  # it waits for what it started
+        worker.kill()
+        worker.wait()
     sys.path.remove(str(place))
 
 

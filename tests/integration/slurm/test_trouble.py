@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -118,6 +119,36 @@ def test_a_lost_node_is_told_from_a_failure(jobs: Jobs) -> None:
         assert (state.status, state.cause) == (JobStatus.FAILED, Cause.NODE_FAIL)
 
     asyncio.run(story())
+
+
+def is_back(node: str) -> bool:
+    sh("scontrol", "update", f"nodename={node}", "state=resume", check=False)  # it may have come back by itself
+    return "idle" in sh("sinfo", "-h", "-n", node, "-o", "%t")
+
+
+@ROOT_ONLY
+def test_a_job_whose_node_is_lost_runs_again(executor: run.SlurmExecutor, home: Path, server: object) -> None:
+    nodes: list[str] = []
+
+    def lose() -> None:
+        until(lambda: sh("squeue", "--me", "-h", "-t", "R", "-o", "%j").count(".lost."), 120)
+        nodes.append(sh("squeue", "--me", "-h", "-t", "R", "-o", "%N %j").split(" ")[0].strip())
+        sh("scontrol", "update", f"nodename={nodes[0]}", "state=down", "reason=test")
+
+    meanwhile = threading.Thread(target=lose)
+    meanwhile.start()
+    try:
+        task = '[ "$NEMO_PREFECT_ATTEMPT" = 2 ] || sleep 300; echo "on $SLURMD_NODENAME"'
+        with run.Experiment("lost-node", executor=executor) as exp:
+            exp.add(run.Script(inline=task), name="lost")
+            exp.run()
+    finally:
+        meanwhile.join()
+        for node in nodes:
+            until(lambda: is_back(node), 240)  # noqa: B023 - called at once
+    assert (exp.directory / "lost/attempt-2/stdout.log").read_text().startswith("on n")
+    assert len(nodes) == 1
+    assert not (exp.directory / "lost/attempt-3").exists()
 
 
 @ROOT_ONLY
@@ -271,8 +302,6 @@ def configured() -> Iterator[Callable[..., None]]:
 def test_a_controller_that_is_away_is_waited_for(
     executor: run.SlurmExecutor, home: Path, server: object, tmp_path: Path
 ) -> None:
-    import threading
-
     def restart() -> None:
         until((tmp_path / "marks").exists)
         stop_controller()
