@@ -46,6 +46,8 @@ logger = logging.getLogger("nemo_prefect")
 
 #: How often a submission that failed for a passing reason is tried again.
 SUBMISSIONS = 3
+#: Seconds for which the end of an experiment waits until its tables and pages are on the server.
+PUBLISHED_WITHIN = 20.0
 #: Seconds between two tries to look a submission up on a cluster that does not answer: at first; then ever longer.
 FIND_PAUSE = 1.0
 #: Seconds between two looks at the flow run's own state (was it cancelled?).
@@ -149,7 +151,11 @@ class Engine:
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
-        await asyncio.gather(self._publish_now(), details)
+        last = asyncio.create_task(self._publish_now())
+        _, late = await asyncio.wait({last, details}, timeout=PUBLISHED_WITHIN)
+        for publishing in late:  # not waited for: a request to a server that is away holds on for minutes
+            publishing.cancel()
+            logger.warning("The server does not take what is shown of %s beside its states.", self.spec.id)
         self.final = self._final_state()
         return self.final
 

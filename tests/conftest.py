@@ -14,22 +14,20 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from nemo_prefect.server import EmbeddedServer, Record
-
 #: Runs the tests against a server that is there already: the address of its API, a space, ``user:password``.
 SERVER = "NEMO_PREFECT_TEST_SERVER"
 
+# Here, and not in a hook: the conftest files below this one import Prefect, which reads its settings once.
+for name in [n for n in os.environ if n.startswith(("PREFECT_", "NEMO"))]:
+    if name not in ("NEMO_PREFECT_SCREENSHOTS", "NEMO_PREFECT_GOLDEN", SERVER):
+        del os.environ[name]
+root = tempfile.mkdtemp(prefix="nemo-prefect-tests-")
+os.environ["PREFECT_HOME"] = f"{root}/prefect"
+os.environ["NEMORUN_HOME"] = f"{root}/nemo"
+if SERVER in os.environ:
+    os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"] = os.environ[SERVER].split(" ", 1)
 
-def pytest_configure() -> None:
-    # Before Prefect is imported: it reads its settings once.
-    for name in [n for n in os.environ if n.startswith(("PREFECT_", "NEMO"))]:
-        if name not in ("NEMO_PREFECT_SCREENSHOTS", "NEMO_PREFECT_GOLDEN", SERVER):
-            del os.environ[name]
-    root = tempfile.mkdtemp(prefix="nemo-prefect-tests-")
-    os.environ["PREFECT_HOME"] = f"{root}/prefect"
-    os.environ["NEMORUN_HOME"] = f"{root}/nemo"
-    if SERVER in os.environ:
-        os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"] = os.environ[SERVER].split(" ", 1)
+from nemo_prefect.server import EmbeddedServer, Record  # noqa: E402 - it may import Prefect
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -92,5 +92,10 @@ def test_an_executors_fields_are_a_form_with_descriptions(
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     browser.get(link(url, auth, "/blocks/catalog/local-executor/create"))
-    shows(browser, "Local Executor", "Environment variables of the job.", "How often a failed job is tried again.")
+    shows(
+        browser,
+        "Local Executor",
+        "Environment variables of the job.",
+        "How often a job is tried again",
+    )
     assert screenshot(browser, "executor-form.png").stat().st_size > 10_000

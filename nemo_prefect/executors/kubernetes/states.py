@@ -70,10 +70,26 @@ def rank_state(job: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]],
         if state is None and condition["type"] == "Failed":
             return JobState(JobStatus.FAILED, Cause.PREEMPTED, message=f"its pod is gone: {condition.get('message', '')}")
     if state is not None:
+        if state.cause is Cause.PREEMPTED and pod is not None and _deadline_ended(job, pod):
+            return JobState(JobStatus.FAILED, Cause.TIMEOUT, message="its active deadline passed")
         return state
     if job is None:
         return JobState(JobStatus.UNKNOWN, Cause.LOST, message="neither its Job nor its pod is in the cluster")
     return JobState(JobStatus.PENDING)
+
+
+def _deadline_ended(job: Mapping[str, Any] | None, pod: Mapping[str, Any]) -> bool:
+    """Whether a pod that is being deleted is so because of its Job's deadline: the Job says it a moment later."""
+    seconds = ((job or {}).get("spec") or {}).get("activeDeadlineSeconds")
+    started = ((job or {}).get("status") or {}).get("startTime")
+    deleted = pod["metadata"].get("deletionTimestamp")  # when it has to be gone: after its grace period
+    if not (seconds and started and deleted):
+        return False
+    return bool(_time(deleted) - _time(started) >= timedelta(seconds=seconds))
+
+
+def _time(stamp: str | datetime) -> datetime:
+    return stamp if isinstance(stamp, datetime) else datetime.fromisoformat(stamp.replace("Z", "+00:00"))
 
 
 def was_replaced(pods: Sequence[Mapping[str, Any]], first: str) -> bool:

@@ -92,9 +92,10 @@ def test_a_warning_comes_before_the_time_limit_and_the_limit_is_told(jobs: Jobs,
     """Both take a minute, so they share it: a task that checkpoints at the warning, and one that does not."""
 
     async def story() -> None:
-        executor.time, executor.signal = "00:01:00", "B:USR2@30"
+        # The controller looks at time limits every 30 s: the warning has to come earlier than that.
+        executor.time, executor.signal = "00:02:00", "B:USR2@70"
         saves = await jobs.start("trap 'echo saved; exit 0' USR2; for i in $(seq 600); do sleep 0.3; done")
-        executor.signal = "USR2@30"
+        executor.signal = "USR2@70"
         late = await jobs.start("trap 'echo warned' USR2; for i in $(seq 600); do sleep 0.3; done")
         assert (await jobs.end(saves)).status is JobStatus.SUCCEEDED
         assert "saved" in [line.text async for line in executor.logs(saves)]
