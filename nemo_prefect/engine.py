@@ -47,7 +47,7 @@ logger = logging.getLogger("nemo_prefect")
 #: How often a submission that failed for a passing reason is tried again.
 SUBMISSIONS = 3
 #: Seconds for which the end of an experiment waits until its tables and pages are on the server.
-PUBLISHED_WITHIN = 20.0
+PUBLISHED_WITHIN = 10.0
 #: Seconds between two tries to look a submission up on a cluster that does not answer: at first; then ever longer.
 FIND_PAUSE = 1.0
 #: Seconds between two looks at the flow run's own state (was it cancelled?).

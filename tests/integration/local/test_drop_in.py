@@ -216,6 +216,7 @@ def test_detached_jobs_are_marked_as_launched() -> None:
     assert status["a"]["status"] == "SUCCEEDED"
 
 
+@pytest.mark.timeout(480)
 def test_a_server_that_goes_away_for_good_holds_nobody_up(
     script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,7 +239,7 @@ def test_a_server_that_goes_away_for_good_holds_nobody_up(
                     exp.add(run.Script(inline="true"), name=f"job-{{index}}", dependencies=[first])
                 exp.run()
             """,
-            timeout=200,
+            timeout=400,
         )
     finally:
         embedded.stop()
