@@ -114,7 +114,10 @@ def test_a_private_image(registry: str) -> None:
         for file in exp.directory.rglob("*.log"):
             assert secret not in file.read_text()
     assert "s3cret" not in (exp.directory / "_CONFIG").read_text()
-    assert any(line.startswith(f"Pulled {registry}/team/python:1 in ") for line in server_log(exp.id))
+    deadline = time.monotonic() + 60  # lines reach the server in batches
+    while not any(line.startswith(f"Pulled {registry}/team/python:1 in ") for line in server_log(exp.id)):
+        assert time.monotonic() < deadline, server_log(exp.id)
+        time.sleep(1)
 
 
 def server_log(exp_id: str) -> list[str]:
